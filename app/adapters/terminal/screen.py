@@ -1,0 +1,188 @@
+"""A batch as a person sees it: text on standard output, everything else on standard error.
+
+An observer: it shows what a service tells and decides nothing. Texts and names of files are
+printed as they are, never read as markup.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from app.adapters.terminal.progress import ProgressLine
+from app.adapters.terminal.speed_table import speed_table
+from app.domain.errors import sentence
+from app.domain.events import (
+    Delivered,
+    DeliveryFailed,
+    EngineLog,
+    EngineLost,
+    EngineReady,
+    EngineUnavailable,
+    Event,
+    FilesPassed,
+    JobChanged,
+    JobEnded,
+    JobsAdded,
+    Silence,
+    TextArrived,
+)
+from app.domain.intake import Passed
+from app.domain.jobs import Job, JobState
+from app.domain.speed import speed_rows
+from app.domain.transcript import Transcript, channel_label
+from remote.protocol import Hello, KnownError, Segment
+
+_PASSED_SHOWN = 3
+_PLAIN_WIDTH = 200  # of a table that goes to a file, where there is no edge to wrap at
+
+
+class Screen:
+    """Shows a batch to a person. It implements the port ``Display``.
+
+    Args:
+        text: transcripts go to standard output; False where they are written to files.
+        quiet: nothing but text and errors.
+        out: where text goes; standard output where None.
+        err: where everything else goes; standard error where None.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        *,
+        text: bool = True,
+        quiet: bool = False,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shows_text = text
+        self._quiet = quiet
+        self._out = out or sys.stdout
+        self._err = Console(file=err or sys.stderr, highlight=False, markup=False, emoji=False)
+        shown = self._err.is_terminal and not quiet
+        self._line = ProgressLine(self._err, shown=shown, clock=clock)
+        self._files = 0
+        self._come = 0  # segments of this attempt
+        self._printed = 0  # segments of any attempt
+        self._unavailable: KnownError | None = None
+
+    @property
+    def _live(self) -> bool:
+        """Whether text is printed as it comes: one file, and somebody watching."""
+        return self._shows_text and self._files == 1 and self._out.isatty()
+
+    def __call__(self, event: Event) -> None:
+        """Shows one event."""
+        match event:
+            case JobsAdded(jobs):
+                self._files += len(jobs)
+                self._line.expect(len(jobs))
+            case JobEnded(job, transcript):
+                self._ended(job, transcript)
+            case TextArrived(_, segments) if self._live:
+                self._live_text(segments)
+            case DeliveryFailed(job, transcript, error):
+                self._say(sentence(job.path.name, error))
+                self._text(transcript, heading=True)
+            case EngineLost(job, error, True):
+                self._come = 0
+                self._say(f"{sentence(job.path.name, error)} A new engine tries once more.")
+            case EngineUnavailable(error):
+                self._unavailable = error
+                self._say(sentence("farscribe", error))
+            case _ if not self._quiet:
+                self._note(event)
+
+    def close(self) -> None:
+        """Takes the progress line away."""
+        self._line.close()
+
+    def table(self, jobs: Sequence[Job]) -> None:
+        """Shows how fast each recording was, unless none was."""
+        if self._quiet or not any(job.summary for job in jobs):
+            return
+        width = None if self._err.is_terminal else _PLAIN_WIDTH
+        self._err.print(speed_table(speed_rows(jobs)), width=width)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case JobChanged(job) if job.state is JobState.RUNNING:
+                self._line.show(job)
+            case EngineLog(line):
+                self._line.say(line.strip())
+            case Silence(seconds):
+                self._say(f"No word from the engine for {seconds:.0f} s.")
+            case EngineReady(hello):
+                self._engine(hello)
+            case FilesPassed(files):
+                self._say(_passed(files))
+            case Delivered(job, paths):
+                self._say(f"{job.path.name}: written to {', '.join(map(str, paths))}")
+            case _:
+                pass
+
+    def _engine(self, hello: Hello) -> None:
+        """Names what does the work: people ask whether it is really their GPU."""
+        self._say(
+            f"{hello.model} on {hello.device}, {hello.dtype}"
+            f" ({hello.strategy}, loaded in {hello.load_s:.1f} s)"
+        )
+        for note in hello.notes:
+            self._say(note)
+
+    def _ended(self, job: Job, transcript: Transcript) -> None:
+        self._line.finished()
+        if job.error is not None and job.error is not self._unavailable:
+            self._say(sentence(job.path.name, job.error))
+        if self._shows_text and not self._live and (transcript.segments or not job.error):
+            self._text(transcript, heading=self._files > 1)
+        if job.summary is None or self._quiet:
+            return
+        for warning in job.summary.warnings:
+            self._say(f"{job.path.name}: {warning}")
+        if not transcript.segments:
+            self._say(f"{job.path.name}: no speech was found.")
+
+    def _say(self, line: str) -> None:
+        self._err.print(Text(_printable(line)), soft_wrap=True)
+
+    def _text(self, transcript: Transcript, *, heading: bool) -> None:
+        with self._line.aside():
+            if heading:
+                print(f"== {_printable(str(transcript.source))} ==", file=self._out)
+            for segment in transcript.segments:
+                print(_spoken(segment), file=self._out)
+            if heading:
+                print(file=self._out)
+            self._out.flush()
+
+    def _live_text(self, segments: tuple[Segment, ...]) -> None:
+        """Prints text as it comes; when a job starts over, only what was not there before."""
+        with self._line.aside():
+            for segment in segments:
+                self._come += 1
+                if self._come > self._printed:
+                    self._printed = self._come
+                    print(_spoken(segment), file=self._out)
+            self._out.flush()
+
+
+def _spoken(segment: Segment) -> str:
+    return f"{channel_label(segment)}{segment.text}"
+
+
+def _printable(line: str) -> str:
+    """The line with what a terminal would obey or cannot encode written as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def _passed(files: tuple[Passed, ...]) -> str:
+    named = ", ".join(f"{f.path.name} ({f.reason})" for f in files[:_PASSED_SHOWN])
+    more = len(files) - _PASSED_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return f"Passed over {len(files)} {'file' if len(files) == 1 else 'files'}: {named}{rest}."

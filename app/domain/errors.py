@@ -1,0 +1,31 @@
+"""How errors are told on the client: the sentence of a file, the exit status of a run.
+
+The errors themselves are ``KnownError`` of the wire: one tree for both ends. Nothing here prints.
+"""
+
+from collections.abc import Iterable
+
+from remote.protocol import ErrorCode, ExitCode, Failed, KnownError
+
+
+def from_failed(message: Failed) -> KnownError:
+    """The error that the engine told."""
+    return KnownError(message.code, message.message, message.hint)
+
+
+def cancelled() -> KnownError:
+    """The error of a job that the user stopped."""
+    return KnownError(ErrorCode.CANCELLED, "Cancelled.")
+
+
+def sentence(subject: str, error: KnownError) -> str:
+    """One line for people: ``subject: what happened next step``."""
+    return " ".join(f"{subject}: {error}".split())
+
+
+def exit_status(errors: Iterable[KnownError]) -> int:
+    """The exit status of a run: that of its first error, 130 where it was cancelled, else 0."""
+    codes = [error.code for error in errors]
+    if ErrorCode.CANCELLED in codes:
+        return ExitCode.CANCELLED
+    return codes[0].exit_code if codes else ExitCode.OK

@@ -1,0 +1,273 @@
+"""Segments cut into subtitles: what stands on the screen, when, and where its lines break.
+
+Pure rules. A segment becomes pieces (words, or single characters where a script has no spaces);
+pieces become cues, and each cue becomes lines, both by the cheapest cut (dynamic programming as
+in Knuth and Plass, "Breaking Paragraphs into Lines", 1981): best after a sentence, else after a
+clause or a pause, else between words. No text is lost or changed but for its white space.
+"""
+
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf
+
+from app.domain.settings import SubtitleRules
+from app.domain.transcript import channel_label
+from remote.protocol import Segment
+
+# What a cut costs, in columns of unevenness that a better one is worth.
+_CUT_SENTENCE = 0.0
+_CUT_CLAUSE = 8.0
+_CUT_WORD = 25.0
+_CUT_INSIDE_WORD = 200.0
+_CUE = 30.0  # each cue, so that there are no more than needed
+_SHORT_CUE = 20.0  # a cue of a word or two flickers
+_SHORT_COLUMNS = 10
+_TOO_LONG = 60.0  # a cue that stands longer than the rules say
+
+_PAUSE_MS = 350
+"""Silence between two words that separates like a comma: pauses within a phrase are shorter."""
+
+_CLOSERS = "\"'”’»)]}」』）】》"
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "！", "？", "｡", "؟", "।", "։")
+_CLAUSE_ENDS = (",", ";", ":", "—", "–", "、", "，", "；", "：", "،", "؛")
+_Span = tuple[int, int]
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One subtitle: its lines from ``start_ms`` up to ``end_ms`` of the file."""
+
+    start_ms: int
+    end_ms: int
+    lines: tuple[str, ...]
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Text that is never cut; ``spaced`` where a space stands before it."""
+
+    text: str
+    spaced: bool
+    start_ms: int
+    end_ms: int
+    columns: int
+    cut: float = _CUT_WORD  # what a cut after it costs
+
+
+def cues(segments: Iterable[Segment], rules: SubtitleRules) -> tuple[Cue, ...]:
+    """The subtitles of a recording in time order.
+
+    Within a channel no two overlap, starts grow, and each stands for at least a millisecond.
+    Each line is at most ``rules.max_chars`` columns wide, label of the channel included.
+    """
+    by_channel: dict[int | None, list[Cue]] = {}
+    for segment in segments:
+        by_channel.setdefault(segment.channel, []).extend(_segment_cues(segment, rules))
+    timed = [cue for found in by_channel.values() for cue in _apart(found, rules.min_ms)]
+    return tuple(sorted(timed, key=lambda cue: (cue.start_ms, cue.channel or 0)))
+
+
+def columns(text: str) -> int:
+    """Width of the text: a wide or full-width character takes two columns, a mark on it none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _segment_cues(segment: Segment, rules: SubtitleRules) -> Iterator[Cue]:
+    label = channel_label(segment)
+    width = rules.max_chars - len(label)
+    pieces = _pieces(segment, width)
+    for start, end in _cut_cues(pieces, rules, width):
+        part = pieces[start:end]
+        lines = [_joined(part[a:b]) for a, b in _cut_lines(part, width)]
+        lines[0] = label + lines[0]
+        yield Cue(part[0].start_ms, part[-1].end_ms, tuple(lines), segment.channel)
+
+
+def _apart(found: list[Cue], min_ms: int) -> Iterator[Cue]:
+    """The cues of one channel with times that grow and do not overlap."""
+    found.sort(key=lambda cue: cue.start_ms)
+    starts: list[int] = []
+    for cue in found:
+        starts.append(max(cue.start_ms, starts[-1] + 1 if starts else 0))
+    for cue, start, following in zip(found, starts, [*starts[1:], None], strict=True):
+        wanted = max(cue.end_ms, start + max(1, min_ms))
+        yield replace(
+            cue, start_ms=start, end_ms=wanted if following is None else min(wanted, following)
+        )
+
+
+# ── pieces ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _pieces(segment: Segment, width: int) -> list[_Piece]:
+    text = " ".join(segment.text.split())
+    time_at = _char_times(segment, text)
+    pieces: list[_Piece] = []
+    latest = segment.start_ms
+    for start, end in _unbreakable(text, width):
+        begin = max(latest, time_at(start, False))
+        latest = max(begin, time_at(end - 1, True))
+        spaced = start > 0 and text[start - 1] == " "
+        shown = text[start:end]
+        pieces.append(_Piece(shown, spaced, begin, latest, columns(shown)))
+    return [_with_cut(piece, later) for piece, later in pairwise(pieces)] + pieces[-1:]
+
+
+def _with_cut(piece: _Piece, later: _Piece) -> _Piece:
+    bare = piece.text.rstrip(_CLOSERS)
+    if bare.endswith(_SENTENCE_ENDS):
+        return replace(piece, cut=_CUT_SENTENCE)
+    if bare.endswith(_CLAUSE_ENDS) or later.start_ms - piece.end_ms >= _PAUSE_MS:
+        return replace(piece, cut=_CUT_CLAUSE)
+    inside = not later.spaced and not (_unspaced(piece.text[-1]) or _unspaced(later.text[0]))
+    return replace(piece, cut=_CUT_INSIDE_WORD) if inside else piece
+
+
+def _char_times(segment: Segment, text: str) -> Callable[[int, bool], int]:
+    """A function from a character's place in ``text`` to its start (or end) in the file.
+
+    Words give the times where they are found in the text in their order; else time runs evenly
+    over the characters of the segment.
+    """
+    spans = _word_spans(segment, text) or [(0, len(text), segment.start_ms, segment.end_ms)]
+    firsts = [span[0] for span in spans]
+
+    def time_at(place: int, end: bool) -> int:
+        at = bisect_right(firsts, place) - 1
+        if at < 0:
+            return spans[0][2]
+        first, last, start_ms, end_ms = spans[at]
+        share = min(1.0, (place + end - first) / (last - first))
+        return round(start_ms + share * (max(start_ms, end_ms) - start_ms))
+
+    return time_at
+
+
+def _word_spans(segment: Segment, text: str) -> list[tuple[int, int, int, int]]:
+    spans = []
+    place = 0
+    for word in segment.words:
+        bare = " ".join(word.text.split())
+        found = text.find(bare, place)
+        if found < 0:  # the words are of another text than the segment: trust none of them
+            return []
+        if bare:
+            place = found + len(bare)
+            spans.append((found, place, word.start_ms, word.end_ms))
+    return spans
+
+
+def _unbreakable(text: str, width: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each stretch of ``text`` that is not to be cut, none wider than a line."""
+    for token in re.finditer(r"\S+", text):
+        start = token.start()
+        for place in range(token.start() + 1, token.end()):
+            wide = columns(text[start : place + 1]) > width
+            if wide or _may_cut(text[place - 1], text[place]):
+                yield start, place
+                start = place
+        yield start, token.end()
+
+
+def _may_cut(left: str, right: str) -> bool:
+    """Whether two neighbouring characters of a script without spaces may be parted."""
+    if not (_unspaced(left) or _unspaced(right)):
+        return False
+    opening = unicodedata.category(left) in ("Ps", "Pi")
+    closing = unicodedata.category(right) in ("Pe", "Pf", "Po", "Mn", "Mc", "Lm")
+    return not (opening or closing)
+
+
+def _unspaced(char: str) -> bool:
+    return unicodedata.east_asian_width(char) in "WF" and not _HANGUL.match(char)
+
+
+def _joined(pieces: Sequence[_Piece]) -> str:
+    return "".join(f" {p.text}" if p.spaced and i else p.text for i, p in enumerate(pieces))
+
+
+# ── cuts ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _cut_cues(pieces: Sequence[_Piece], rules: SubtitleRules, width: int) -> list[_Span]:
+    """Places of the cues: fewest and best cuts so that each fits the lines it may have."""
+    count = len(pieces)
+    best = [0.0] + [inf] * count
+    origin = [0] * (count + 1)
+    for end in range(1, count + 1):
+        for start, wide in _fitting(pieces, end, width, rules.max_lines):
+            cost = best[start] + _cue_cost(pieces, start, end, wide, rules.max_ms)
+            if cost < best[end]:
+                best[end], origin[end] = cost, start
+    spans = []
+    while count:
+        spans.append((origin[count], count))
+        count = origin[count]
+    return spans[::-1]
+
+
+def _fitting(
+    pieces: Sequence[_Piece], end: int, width: int, max_lines: int
+) -> Iterator[tuple[int, int]]:
+    """Each start from which pieces up to ``end`` fit in the lines, and their columns in all."""
+    lines, line, total = 1, 0, 0
+    for start in range(end - 1, -1, -1):
+        gap = int(start < end - 1 and pieces[start + 1].spaced)
+        total += gap + pieces[start].columns
+        line += gap + pieces[start].columns
+        if line > width:
+            lines, line = lines + 1, pieces[start].columns
+        if lines > max_lines:
+            return
+        yield start, total
+
+
+def _cue_cost(pieces: Sequence[_Piece], start: int, end: int, wide: int, max_ms: int) -> float:
+    cost = _CUE + (pieces[end - 1].cut if end < len(pieces) else 0.0)
+    if wide < _SHORT_COLUMNS:
+        cost += _SHORT_CUE
+    if end - start > 1 and pieces[end - 1].end_ms - pieces[start].start_ms > max_ms:
+        cost += _TOO_LONG
+    return cost
+
+
+def _cut_lines(pieces: Sequence[_Piece], width: int) -> list[_Span]:
+    """Places of the lines of one cue: as few as it needs, even, cut where the sense is."""
+    count = len(pieces)
+    need = _lines_needed(pieces, width)
+    even = sum(p.columns + p.spaced for p in pieces) / need
+    best = [0.0] + [inf] * count
+    origins: list[list[int]] = []  # for each line, by its end: where it best starts
+    for _ in range(need):
+        cost, origin = [inf] * (count + 1), [0] * (count + 1)
+        for end in range(1, count + 1):
+            after = pieces[end - 1].cut if end < count else 0.0
+            for start, wide in _fitting(pieces, end, width, 1):
+                found = best[start] + abs(wide - even) + after
+                if found < cost[end]:
+                    cost[end], origin[end] = found, start
+        best = cost
+        origins.append(origin)
+    spans = []
+    for origin in reversed(origins):
+        spans.append((origin[count], count))
+        count = origin[count]
+    return spans[::-1]
+
+
+def _lines_needed(pieces: Sequence[_Piece], width: int) -> int:
+    lines, line = 1, 0
+    for place, piece in enumerate(pieces):
+        line += piece.columns + int(place > 0 and piece.spaced)
+        if line > width:
+            lines, line = lines + 1, piece.columns
+    return lines
