@@ -23,19 +23,18 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.filter import Graph
 from av.packet import Packet
-from numpy.typing import NDArray
 
+from remote.audio_mixer import SAMPLE_RATE, Int16, Mixer, silence_like
 from remote.audio_source import Source
 from remote.protocol import ErrorCode, KnownError
 
-SAMPLE_RATE = 16_000
-"""Samples per second of everything that leaves this module."""
+__all__ = ["SAMPLE_RATE", "AudioInfo", "AudioReader", "probe"]
 
 _GAP_S = 0.1  # shorter jumps of the time stamps are rounding and jitter of the container
 _LONGEST_GAP_S = 600.0  # believed where the container does not say how long the recording is
 _SHORTAGE_S = 0.5  # less sound than announced by this much is damage: codec delays are below 0.2 s
+_ONE_PLACE_S = 1.0  # damage that is closer together is told as one place
 _MOST_READ_ERRORS = 100
 
 _COUNTED = frozenset({"flac", "wav", "aiff", "mp3", "aac", "amr", "au", "caf", "w64"})
@@ -43,8 +42,6 @@ _COUNTED = frozenset({"flac", "wav", "aiff", "mp3", "aac", "amr", "au", "caf", "
 
 _GUESSED_LENGTH = frozenset({"aac", "amr", "mp3", "ac3", "eac3", "dts", "mpegts", "mpeg"})
 """Containers that do not hold their length: what libav says is a guess from the bit rate."""
-
-Int16 = NDArray[np.int16]
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +106,7 @@ class AudioReader:
         self.tracks = self.info.channels if split else 1
         self._timeline = _Timeline(self._container, self.info)
         self._damage: list[float] = []  # where, in seconds
+        self._reached = 0  # bytes of the file up to the end of the last packet
         self._warnings: tuple[str, ...] = ()
 
     @property
@@ -148,20 +146,20 @@ class AudioReader:
         self._conclude()
 
     def _blocks(self) -> Iterator[Int16]:
-        chain: _Chain | None = None
+        mixer: Mixer | None = None
         for frame in self._frames():
-            if chain is None or not chain.takes(frame):
-                if chain is not None:
-                    yield from self._fitted(chain.finish())
-                chain = _Chain(frame, self._block, self._split)
+            if mixer is None or not mixer.takes(frame):
+                if mixer is not None:
+                    yield from self._fitted(mixer.finish())
+                mixer = Mixer(frame, self._block, self._split)
             for silence in self._gap_before(frame):
-                chain.push(silence)
-                yield from self._fitted(chain.pull())
+                mixer.push(silence)
+                yield from self._fitted(mixer.pull())
             self._timeline.advance(frame)
-            chain.push(frame)
-            yield from self._fitted(chain.pull())
-        if chain is not None:
-            yield from self._fitted(chain.finish())
+            mixer.push(frame)
+            yield from self._fitted(mixer.pull())
+        if mixer is not None:
+            yield from self._fitted(mixer.finish())
 
     def _describe(self) -> tuple[AudioStream, AudioInfo]:
         stream = self._container.streams.best("audio")
@@ -192,10 +190,12 @@ class AudioReader:
     def _frames(self) -> Iterator[AudioFrame]:
         """Decoded frames; packets that cannot be decoded are noted and left out."""
         for packet in self._packets():
+            if packet.pos is not None:
+                self._reached = packet.pos + packet.size
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
-                self._note_damage(error)
+                self._note_damage(type(error).__name__)
                 continue
             yield from (frame for frame in frames if isinstance(frame, AudioFrame))
 
@@ -205,26 +205,29 @@ class AudioReader:
             try:
                 yield from self._container.demux(self._stream)
             except av.error.InvalidDataError as error:
-                self._note_damage(error)
+                self._note_damage(type(error).__name__)
             except (av.error.FFmpegError, OSError) as error:
-                raise self._source.broken_off(self._timeline.seconds) from error
+                _log.debug("%s: %s", self._source.name, type(error).__name__)
+                raise self._source.broken_off(self._timeline.seconds) from None
             else:
                 return
 
-    def _note_damage(self, error: av.error.FFmpegError) -> None:
-        _log.debug("%s at %.1f s: %s", self._source.name, self._timeline.seconds, error)
-        self._damage.append(self._timeline.seconds)
+    def _note_damage(self, why: str) -> None:
+        at = self._timeline.seconds
+        _log.debug("%s at %.1f s: %s", self._source.name, at, why)
+        if not self._damage or at - self._damage[-1] > _ONE_PLACE_S:
+            self._damage.append(at)
 
     def _gap_before(self, frame: AudioFrame) -> Iterator[AudioFrame]:
         gap = self._timeline.gap_before(frame)
         if not gap:
             return
-        _log.debug("%s: %.2f s of silence filled in", self._source.name, gap)
         if self.info.container in _COUNTED:
-            self._damage.append(self._timeline.seconds)
+            self._note_damage("sound is missing")
+        _log.debug("%s: %.2f s of silence filled in", self._source.name, gap)
         left = round(gap * frame.sample_rate)
         while left:
-            silence = _silence_like(frame, min(left, frame.sample_rate))
+            silence = silence_like(frame, min(left, frame.sample_rate))
             left -= silence.samples
             self._timeline.advance(silence)
             yield silence
@@ -242,23 +245,26 @@ class AudioReader:
 
     def _conclude(self) -> None:
         read_s = self._timeline.seconds
+        announced_s = self._announced_s()
+        short = announced_s - read_s > _SHORTAGE_S
+        # libav takes a lost connection for the end of the file; a file that is cut off on the
+        # server, too, ends early, but was fetched whole.
+        whole = read_s and self._reached >= 0.9 * self._container.size
+        if short and self._source.remote and not whole:
+            raise self._source.broken_off(read_s)
         self._source.check_whole(read_s)
         if not read_s:
             raise self._nothing_read()
         name = self._source.name
-        announced_s = self._announced_s()
-        cut = announced_s - read_s > _SHORTAGE_S
-        inside = [at for at in self._damage if not (cut and at > read_s - _SHORTAGE_S)]
-        found = []
-        if inside:
-            more = f" and {len(inside) - 1} more places" if len(inside) > 1 else ""
-            found.append(f"{name} is damaged at {inside[0]:.1f} s{more}; words may be missing.")
-        if cut:
-            found.append(
-                f"{name} is damaged after {read_s:.1f} s of {announced_s:.1f} s; "
-                "the text ends there."
+        places = [at for at in self._damage if not (short and at > read_s - _ONE_PLACE_S)]
+        if places:
+            more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
+            self._warnings = (
+                f"{name} is damaged at {places[0]:.1f} s{more}; words may be missing.",
             )
-        self._warnings = tuple(found)
+        elif short:
+            where = f"{read_s:.1f} s of {announced_s:.1f} s"
+            self._warnings = (f"{name} is damaged after {where}; the text ends there.",)
 
     def _announced_s(self) -> float:
         """Where the sound should end by what the file says; 0.0 where it does not say exactly."""
@@ -273,7 +279,7 @@ class AudioReader:
         return (self._container.duration or 0) / 1_000_000 if alone else 0.0
 
     def _nothing_read(self) -> KnownError:
-        if self._damage:
+        if self._damage or self._reached:
             return self._source.damaged()
         return KnownError(
             ErrorCode.FILE_EMPTY,
@@ -312,79 +318,3 @@ class _Timeline:
     def advance(self, frame: AudioFrame) -> None:
         """Nothing; ``frame`` has been put in its place."""
         self.seconds += frame.samples / frame.sample_rate
-
-
-class _Chain:
-    """libav's mixer and resampler for frames of one kind: frames in, blocks out."""
-
-    def __init__(self, like: AudioFrame, block: int, split: bool) -> None:
-        self._kind = _kind(like)
-        self._graph = graph = Graph()
-        channels = like.layout.nb_channels
-        nodes = [
-            graph.add(
-                "abuffer",
-                sample_rate=str(like.sample_rate),
-                sample_fmt=like.format.name,
-                channel_layout=like.layout.name,
-                time_base=f"1/{like.sample_rate}",
-            )
-        ]
-        if channels > 1 and not split:
-            # The same weight for every channel, adding up to one: nothing clips, and no
-            # channel (the one with the speech, a surround or a low one) is left out.
-            mix = "+".join(f"{1 / channels:.9f}*c{index}" for index in range(channels))
-            nodes.append(graph.add("pan", f"mono|c0={mix}"))
-        nodes.append(graph.add("aresample", str(SAMPLE_RATE)))
-        nodes.append(graph.add("aformat", "sample_fmts=s16p"))
-        nodes.append(graph.add("abuffersink"))
-        graph.link_nodes(*nodes).configure()
-        graph.set_audio_frame_size(block)
-        self._source, self._sink = nodes[0], nodes[-1]
-        self._block_in = block * like.sample_rate / SAMPLE_RATE
-        self._waiting = 0.0  # samples pushed that have not left in a block
-
-    def takes(self, frame: AudioFrame) -> bool:
-        """Whether ``frame`` is of the kind this chain was built for."""
-        return _kind(frame) == self._kind
-
-    def push(self, frame: AudioFrame | None) -> None:
-        """Nothing; the samples are on their way. None says that no more follow."""
-        if frame is not None:
-            frame.pts = None  # time is kept by _Timeline; libav counts samples here
-            self._waiting += frame.samples
-        self._source.push(frame)
-
-    def pull(self) -> Iterator[Int16]:
-        """The whole blocks that are ready, int16 [channels, n]."""
-        if self._waiting >= self._block_in:  # asking libav in vain costs as much as decoding
-            yield from self._pull()
-
-    def _pull(self) -> Iterator[Int16]:
-        while True:
-            try:
-                frame = self._sink.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            if isinstance(frame, AudioFrame) and frame.samples:
-                self._waiting -= self._block_in
-                yield frame.to_ndarray().astype(np.int16, copy=False)
-
-    def finish(self) -> Iterator[Int16]:
-        """What is left, with the tail of the resampler."""
-        self.push(None)
-        return self._pull()
-
-
-def _kind(frame: AudioFrame) -> tuple[str, str, int]:
-    return frame.format.name, frame.layout.name, frame.sample_rate
-
-
-def _silence_like(frame: AudioFrame, samples: int) -> AudioFrame:
-    silence = AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=samples)
-    silence.sample_rate = frame.sample_rate
-    # Unsigned bytes are the only coding whose middle is not all zero bits.
-    middle = b"\x80" if frame.format.name.startswith("u8") else b"\0"
-    for plane in silence.planes:
-        plane.update(middle * plane.buffer_size)
-    return silence

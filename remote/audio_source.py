@@ -75,7 +75,8 @@ class Source:
                 metadata_errors="replace",
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise self._refused(error) from error
+            # libav's message holds the whole address: it must not show in any traceback.
+            raise self._refused(error) from (None if self.remote else error)
 
     def damaged(self) -> KnownError:
         """The error for a recording of which nothing can be decoded."""

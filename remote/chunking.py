@@ -23,7 +23,7 @@ from remote.audio import SAMPLE_RATE
 from remote.voice_activity import FRAME, Detector, RegionTracker
 from remote.windows import PER_MS, Piece, Span, Window, WindowSettings
 
-__all__ = ["Piece", "Span", "Window", "WindowSettings", "Windower"]
+__all__ = ["Detector", "Piece", "Span", "Window", "WindowSettings", "Windower"]
 
 Int16 = NDArray[np.int16]
 
@@ -39,9 +39,6 @@ class Windower:
     Raises:
         ValueError: the mode needs a detector and there is none.
     """
-
-    speech_samples: int
-    """Speech found so far, in samples; in mode "off" everything."""
 
     def __init__(
         self,
@@ -61,6 +58,11 @@ class Windower:
         )
 
     @property
+    def speech_samples(self) -> int:
+        """Speech found so far, in samples; in mode "off" everything."""
+        return self._cutter.speech_samples
+
+    @property
     def held_samples(self) -> int:
         """Samples of the file that are held for windows to come (beside an open window's own)."""
         return self._audio.end - self._audio.start
@@ -73,16 +75,12 @@ class Windower:
         """
         self._audio.append(samples)
         found = self._stream.push(samples) if self._stream else _NOTHING
-        windows = self._cutter.advance(found.tolist())
-        self.speech_samples = self._cutter.speech_samples
-        return windows
+        return self._cutter.advance(found.tolist())
 
     def finish(self) -> list[Window]:
         """The windows that are left; the recording ends here."""
         found = self._stream.finish() if self._stream else _NOTHING
-        windows = self._cutter.advance(found.tolist()) + self._cutter.finish()
-        self.speech_samples = self._cutter.speech_samples
-        return windows
+        return self._cutter.advance(found.tolist()) + self._cutter.finish()
 
 
 class _Held:

@@ -5,7 +5,7 @@ room at once, and a window that fails the paper's thresholds is decoded again in
 higher temperature, from the audio features that are still in its row. No row influences another:
 a window's text does not depend on its company.
 
-It knows tokens, not words or time; ``direct_transcribe`` turns the one into the other.
+It knows tokens, not words or time; ``transcriber`` turns the one into the other.
 """
 
 import zlib
@@ -237,7 +237,7 @@ class Decoder:
         heard = self._model.logits(hidden[:, request.sot]).softmax(1)[:, self._no_speech]
         for row, probability in zip(rows, heard.tolist(), strict=True):
             row.no_speech_prob = probability
-        self._advance(where, self._model.logits(hidden[:, -1]))
+        self._advance(where, self._model.logits(hidden[:, -1]), first=True)
 
     def _step(self) -> None:
         """One more token for every row in use."""
@@ -250,16 +250,15 @@ class Decoder:
             state.last[where, None], state.position[where, None], self._slots, where, length
         )
         self.counters.steps += 1
-        self._advance(where, self._model.logits(hidden[:, -1]))
+        self._advance(where, self._model.logits(hidden[:, -1]), first=False)
 
-    def _advance(self, where: slice, logits: Tensor) -> None:
+    def _advance(self, where: slice, logits: Tensor, *, first: bool) -> None:
         """Chooses the rows' next tokens from their logits and takes note of them."""
         state = self._state
         recent = Recent(
             state.count[where], state.last[where], state.before[where], state.stamp[where]
         )
-        self._rules.apply(logits, recent)
-        token, logprob = self._choose(where, logits)
+        token, logprob = self._choose(where, logits, recent, first=first)
         alive = ~state.ended[where]
         token = torch.where(alive, token, self._eot)
         index = state.count[where].clamp_max(state.tokens.shape[1] - 1)[:, None]
@@ -274,22 +273,23 @@ class Decoder:
         state.position[where] += alive
         state.ended[where] |= (token == self._eot) | (state.count[where] >= state.limit[where])
 
-    def _choose(self, where: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(
+        self, where: slice, logits: Tensor, recent: Recent, *, first: bool
+    ) -> tuple[Tensor, Tensor]:
         """Token and log-probability per row: the likeliest, or a sample where it is warm."""
-        best, token = logits.max(1)
-        total = logits.logsumexp(1)
-        for i, row in enumerate(self._rows[where]):
+        rows = self._rows[where]
+        if not first and not any(row.temperature > 0 for row in rows):
+            return self._rules.likeliest(logits, recent)
+        self._rules.apply(logits, recent)
+        scores = logits.log_softmax(1)
+        token = scores.argmax(1)
+        for i, row in enumerate(rows):
             if row.temperature > 0:
-                token[i] = self._sample(logits[i], row)
-        chosen = logits.gather(1, token[:, None])[:, 0] if self._warm(where) else best
-        return token, chosen - total
+                token[i] = self._sample(logits[i], row, int(recent.count[i]))
+        return token, scores.gather(1, token[:, None])[:, 0]
 
-    def _warm(self, where: slice) -> bool:
-        return any(row.temperature > 0 for row in self._rows[where])
-
-    def _sample(self, logits: Tensor, row: _Row) -> Tensor:
+    def _sample(self, logits: Tensor, row: _Row, count: int) -> Tensor:
         """A token by the row's temperature; the same one for the same window in any company."""
-        count = int(self._state.count[self._rows.index(row)])
         seed = (row.request.key * len(TEMPERATURES) + row.attempts) * 1000 + count
         generator = torch.Generator(logits.device).manual_seed(seed)
         probabilities = (logits / row.temperature).softmax(0)

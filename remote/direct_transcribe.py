@@ -1,424 +1,182 @@
-"""From a recording to Segments, without a pipeline in between: windows, batches, text in order.
+"""Direct generation: a model opened and run on files, without a pipeline in between.
 
-``Transcriber`` owns the way of a recording through the engine. Windows come from a reading
-thread, are encoded a few at a time, decoded side by side, cut into segments and told to a sink in
-the order of the file while later windows are still being read.
-
-It must not know where models come from or what the segments are written to.
+``open_engine`` loads a model by the fastest strategy that works and gives what transcribes with
+it; as a command, ``python direct_transcribe.py audio_file.wav`` (the earlier system's) prints the
+text and the real-time factor. It must not format or upload results: that is ``fast_transcribe``.
 """
 
+import argparse
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import metadata
+from pathlib import Path
+
+if not __package__:  # `python direct_transcribe.py`: imports start at the repository
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from torch import Tensor
 
-from remote.alignment import Spoken, token_times
-from remote.chunking import Detector, WindowSettings
-from remote.decoding import TEMPERATURES, Counters, Decoded, Decoder, Request, detect_languages
-from remote.features import HOP, SAMPLE_RATE, LogMel
-from remote.feed import Heard, WindowFeed, duration_ms
-from remote.ledger import Ledger, Part
+from remote import models
+from remote.load_report import LoadReport
+from remote.model_folder import CONFIG, read_json
+from remote.optimized_loader import STRATEGIES, fastest_dtype, load_model
 from remote.protocol import (
-    ErrorCode,
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    ExitCode,
+    Hello,
     KnownError,
     Options,
-    Quality,
     Segment,
     Source,
     Summary,
-    Word,
 )
-from remote.rules import TokenRules, Vocabulary
-from remote.segments import Phrase, phrase_words, phrases, rest_of, to_segments
-from remote.timing import StageClock, peak_memory_bytes
 from remote.tokens import Tokenizer
-from remote.whisper import Whisper
+from remote.transcriber import Transcriber
+from remote.voice_activity import SpeechDetector
+from remote.whisper import WhisperShape
 
-ENCODE_WINDOWS = 4
-"""Windows encoded at once: enough to fill the processor, few enough for an early first text."""
-
-ALIGN_WINDOWS = 4
-"""Windows whose words are timed at once."""
-
-LANGUAGE_WINDOWS = 5
-"""Windows of speech that vote on the language of a file."""
-
-TOKENS_PER_SECOND = 15
-TOKENS_SPARE = 40
-"""Most tokens of a window: its seconds times the first, plus the second. Fast English speech
-takes 7 a second with its timestamps, scripts without letters of their own up to twice that."""
-
-ROWS = {"cpu": 16, "cuda": 64}
-"""Windows decoded side by side where memory allows."""
-
-_MEMORY_SHARE = 0.5
-"""Of the free memory that the rows' caches may take."""
+DEFAULT_MODEL = "tiny.en"
 
 log = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
-    """Hears what becomes of a recording while it happens, on the thread that transcribes."""
-
-    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
-        """So much of the recording is done; ``total_ms`` is None while its length is unknown."""
-
-    def segments(self, segments: tuple[Segment, ...]) -> None:
-        """More text, in time order within its channel."""
-
-
-@dataclass(slots=True)
-class _Job:
-    """One recording on its way. ``audio`` holds the features of the parts at work, by key."""
-
-    options: Options
-    sink: Sink
-    clock: StageClock
-    feed: WindowFeed
-    ledger: Ledger
-    language: str
-    cancelled: Callable[[], bool]
-    audio: dict[int, Tensor]
-    parts: dict[int, Part]
-    language_probability: float = 1.0
-    patient: bool = False
-
-    def check(self) -> None:
-        """Nothing, unless the job was cancelled: then KnownError."""
-        if self.cancelled():
-            raise KnownError(ErrorCode.CANCELLED, "The transcription was cancelled.")
-
-
-class Transcriber:
-    """Transcribes recordings with one model, one after another.
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An open model.
 
     Args:
-        model: the Whisper.
-        tokenizer: of the same model.
-        detector: voice activity.
-        rows: windows decoded side by side; None for what fits the device.
-        settings: how speech is cut into windows.
+        transcribe: does the work, recording by recording.
+        hello: who it is, as the wire says it.
+        report: how the model was loaded.
     """
 
-    def __init__(
-        self,
-        model: Whisper,
-        tokenizer: Tokenizer,
-        detector: Detector,
-        *,
-        rows: int | None = None,
-        settings: WindowSettings | None = None,
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.rows = rows or rows_that_fit(model)
-        self._detector = detector
-        self._settings = settings or WindowSettings()
-        self._mel = LogMel(model.shape.n_mels, model.device)
-        self._rules = TokenRules(vocabulary_of(tokenizer), timestamps=True, device=model.device)
-        self._decoder: Decoder | None = None
-
-    def transcribe(
-        self,
-        source: Source,
-        options: Options,
-        sink: Sink,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Summary:
-        """What the recording was; its text goes to the sink as it is made.
-
-        Raises:
-            KnownError: the source cannot be read, an option does not suit the model, the device
-                is out of memory even for one window, or the job was cancelled. Segments that
-                the sink has heard stay valid.
-        """
-        begin = time.perf_counter()
-        language = self._forced_language(options)
-        clock = StageClock(str(self.model.device))
-        if self.model.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.model.device)
-        with WindowFeed(
-            source, options, self._detector, clock, self._settings, ahead=self.rows
-        ) as feed:
-            ledger = Ledger(feed.tracks, sink.segments)
-            job = _Job(options, sink, clock, feed, ledger, language, cancelled, {}, {})
-            work = self._run(job)
-        return self._summary(job, work, time.perf_counter() - begin)
-
-    def _forced_language(self, options: Options) -> str:
-        """The code that decoding is to use; "" where it is to be detected. Checks the options."""
-        if options.language is None and self.tokenizer.multilingual:
-            self.tokenizer.prompt("en", options.task, True)
-            return ""
-        language = self.tokenizer.language_code(options.language or "en")
-        self.tokenizer.prompt(language, options.task, True)
-        return language
-
-    def _run(self, job: _Job) -> Counters:
-        """Decodes everything, with half the rows again and again where memory runs out."""
-        work = Counters()
-        heard = job.feed.windows(lambda: job.patient or not job.ledger.busy)
-        while True:
-            decoder = self._decoder or self._new_decoder()
-            decoder.counters = work
-            try:
-                self._decode(job, decoder, heard)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve_rows(error)
-                job.audio.clear()
-                job.parts.clear()
-                job.ledger.restart()
-                continue
-            if not job.ledger.busy:
-                return work
-
-    def _decode(self, job: _Job, decoder: Decoder, heard: Iterator[Heard | None]) -> None:
-        """Decodes until the recording is at its end; rests of the last windows may be left."""
-        finished: list[Decoded] = []
-        wanted = ALIGN_WINDOWS if job.options.words else 1
-        results = decoder.run(self._requests(job, heard))
-        while (decoded := _timed(job.clock, "generate", results)) is not None:
-            job.check()
-            finished.append(decoded)
-            if len(finished) >= wanted:
-                self._settle(job, finished)
-                finished = []
-        self._settle(job, finished)
-
-    def _requests(self, job: _Job, heard: Iterator[Heard | None]) -> Iterator[list[Request]]:
-        """Batches of encoded windows; an empty one where none is ready and others are at work."""
-        while (parts := self._next_parts(job, heard, ENCODE_WINDOWS)) is not None:
-            job.check()
-            if parts and not job.language:
-                job.patient = True
-                parts += self._next_parts(job, heard, LANGUAGE_WINDOWS - len(parts)) or []
-                job.patient = False
-            if parts:
-                self._encode(job, parts)
-            if parts and not job.language:
-                self._detect_language(job)
-            yield [self._request(job, part) for part in parts]
-
-    def _next_parts(
-        self, job: _Job, heard: Iterator[Heard | None], most: int
-    ) -> list[Part] | None:
-        """Up to ``most`` parts to decode, what is left over before what is new; None at the end."""
-        parts: list[Part] = []
-        while len(parts) < most and (part := job.ledger.again()):
-            parts.append(part)
-        for item in heard:
-            if item is None:
-                return parts
-            parts.append(job.ledger.open(item.track, item.window))
-            if len(parts) >= most:
-                return parts
-        return parts or None
-
-    def _encode(self, job: _Job, parts: Sequence[Part]) -> None:
-        with job.clock.stage("mel"):
-            mel = self._mel([part.window.samples for part in parts]).to(self.model.dtype)
-        with job.clock.stage("encode"), torch.inference_mode():
-            audio = self.model.encode(mel)
-        for part, features in zip(parts, audio, strict=True):
-            job.audio[part.key] = features
-            job.parts[part.key] = part
-
-    def _detect_language(self, job: _Job) -> None:
-        """The language of the file: windows vote with their probabilities."""
-        codes = list(self.tokenizer.languages)
-        ids = [self.tokenizer.languages[code] for code in codes]
-        audio = torch.stack(list(job.audio.values()))
-        votes = detect_languages(self.model, audio, self.tokenizer.sot, ids).mean(0)
-        best = int(votes.argmax())
-        job.language, job.language_probability = codes[best], float(votes[best])
-
-    def _request(self, job: _Job, part: Part) -> Request:
-        options = job.options
-        prompt = self.tokenizer.prompt(job.language, options.task, True, options.vocabulary)
-        seconds = len(part.window.samples) / SAMPLE_RATE
-        return Request(
-            key=part.key,
-            audio=job.audio[part.key],
-            prompt=tuple(prompt),
-            sot=prompt.index(self.tokenizer.sot),
-            max_tokens=round(seconds * TOKENS_PER_SECOND) + TOKENS_SPARE,
-            temperatures=TEMPERATURES if options.fallback else TEMPERATURES[:1],
-        )
-
-    def _settle(self, job: _Job, finished: Sequence[Decoded]) -> None:
-        """Turns decoded windows into segments; what is in order goes out."""
-        found: list[tuple[Decoded, tuple[Phrase, ...], int]] = []
-        for decoded in finished:
-            length = len(job.parts[decoded.request.key].window.samples)
-            begin = self.tokenizer.timestamp_begin
-            if decoded.silent:
-                found.append((decoded, (), length))
-            else:
-                found.append(
-                    (decoded, *phrases(decoded.tokens, begin, length, complete=decoded.complete))
-                )
-        words = self._words(job, found) if job.options.words else {}
-        for decoded, said, reached in found:
-            part = job.parts.pop(decoded.request.key)
-            job.audio.pop(decoded.request.key)
-            segments = to_segments(
-                part.window,
-                said,
-                self.tokenizer,
-                language="en" if job.options.task == "translate" else job.language,
-                channel=part.track if job.options.channels == "split" else None,
-                quality=_quality(decoded),
-                words=words.get(decoded.request.key),
-            )
-            job.ledger.settle(part, segments, rest_of(part.window, reached))
-        total = job.feed.info.duration_ms
-        job.sink.progress("generate", job.ledger.done_ms, total)
-
-    def _words(
-        self, job: _Job, found: Sequence[tuple[Decoded, tuple[Phrase, ...], int]]
-    ) -> dict[int, list[tuple[Word, ...]]]:
-        """Words of each phrase, by the key of the window."""
-        spoken = [(decoded, said) for decoded, said, _ in found if said]
-        if not spoken:
-            return {}
-        with job.clock.stage("align"):
-            times = token_times(
-                self.model,
-                [self._spoken(job, decoded, said) for decoded, said in spoken],
-                self.tokenizer.prompt(job.language, job.options.task, False),
-                self.tokenizer.eot,
-                self.tokenizer.alignment_heads,
-            )
-        words: dict[int, list[tuple[Word, ...]]] = {}
-        for (decoded, said), begins in zip(spoken, times, strict=True):
-            window, at = job.parts[decoded.request.key].window, 0
-            words[decoded.request.key] = phrase_lists = []
-            for phrase in said:
-                size = len(phrase.tokens)
-                sure = [2.718281828 ** p for p in decoded.token_logprobs[phrase.first :][:size]]
-                phrase_lists.append(
-                    phrase_words(
-                        window, phrase, self.tokenizer, job.language,
-                        begins[at : at + size + 1].tolist(), sure,
-                    )
-                )  # fmt: skip
-                at += size
-        return words
-
-    def _spoken(self, job: _Job, decoded: Decoded, said: Sequence[Phrase]) -> Spoken:
-        samples = len(job.parts[decoded.request.key].window.samples)
-        tokens = tuple(token for phrase in said for token in phrase.tokens)
-        positions = min(self.model.shape.audio_ctx, -(-samples // (2 * HOP)))
-        return Spoken(job.audio[decoded.request.key], tokens, positions)
-
-    def _new_decoder(self) -> Decoder:
-        tokenizer = self.tokenizer
-        self._decoder = Decoder(
-            self.model,
-            self._rules,
-            eot=tokenizer.eot,
-            no_speech=tokenizer.no_speech,
-            timestamp_begin=tokenizer.timestamp_begin,
-            text_of=tokenizer.decode,
-            rows=self.rows,
-        )
-        return self._decoder
-
-    def _halve_rows(self, error: BaseException) -> None:
-        """Fewer windows side by side from now on.
-
-        Raises:
-            KnownError: OUT_OF_MEMORY where there was but one.
-        """
-        self._decoder = None
-        if self.rows == 1:
-            raise KnownError(
-                ErrorCode.OUT_OF_MEMORY,
-                "The device has too little memory for even one window of this model.",
-                "Choose a smaller model, or close what else uses the device.",
-            ) from error
-        self.rows //= 2
-        log.warning("out of memory: going on with %d windows side by side", self.rows)
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _summary(self, job: _Job, work: Counters, wall_s: float) -> Summary:
-        feed, ledger = job.feed, job.ledger
-        cuda = self.model.device.type == "cuda"
-        return Summary(
-            duration_ms=duration_ms(feed.decoded_samples),
-            speech_ms=duration_ms(feed.speech_samples),
-            covered_ms=duration_ms(ledger.covered_samples),
-            gaps=tuple(sorted(ledger.gaps, key=lambda gap: gap.start_ms)),
-            language=job.language,
-            language_probability=round(job.language_probability, 4),
-            stages=job.clock.times(),
-            wall_s=wall_s,
-            windows=ledger.windows,
-            fallbacks=work.fallbacks,
-            tokens=work.tokens,
-            peak_memory_bytes=peak_memory_bytes(),
-            device_memory_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
-            warnings=feed.warnings,
-        )
+    transcribe: Callable[..., Summary]
+    hello: Hello
+    report: LoadReport
 
 
-def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """What the token rules need to know of a tokenizer."""
-    return Vocabulary(
-        size=tokenizer.vocab_size,
-        eot=tokenizer.eot,
-        no_timestamps=tokenizer.no_timestamps,
-        timestamp_begin=tokenizer.timestamp_begin,
-        suppress=tokenizer.suppress,
-        begin_suppress=tokenizer.begin_suppress,
-        max_initial_timestamp=tokenizer.max_initial_timestamp_index,
-    )
+def open_engine(
+    model: str = DEFAULT_MODEL,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    rows: int | None = None,
+    strategies: Sequence[str] = STRATEGIES,
+) -> Engine:
+    """A model, ready to transcribe; brought here first where it is not.
 
+    Args:
+        model: name, hub id or folder.
+        device: "cpu", "cuda", "cuda:1"; None for CUDA where there is any.
+        dtype: "float32", "float16", "bfloat16", "int8"; None for the fastest on this device.
+        rows: windows decoded side by side; None for what fits.
+        strategies: ways to load, in the order they are tried.
 
-def rows_that_fit(model: Whisper) -> int:
-    """Windows that may decode side by side: as many as pay, and as the free memory holds."""
-    shape, most = model.shape, ROWS.get(model.device.type, 16)
-    row = 2 * shape.text_layers * shape.d_model * (shape.audio_ctx + shape.text_ctx)
-    row_bytes = row * model.cache_dtype.itemsize
-    if model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
-    else:
-        free = 2 * 2**30
-    return max(1, min(most, int(free * _MEMORY_SHARE) // row_bytes))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device, or this computer, had no memory left.
-
-    PyTorch's CPU allocator raises a plain RuntimeError whose text is all there is to go by.
+    Raises:
+        KnownError: what is wrong with the model, the device or the network.
     """
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    with models.progress_bar(model) as progress:
+        folder = models.resolve(model, progress)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = dtype or fastest_dtype(WhisperShape.from_config(read_json(folder / CONFIG)), place)
+    whisper, report = load_model(folder, device=place, dtype=kind, strategies=strategies)
+    transcriber = Transcriber(
+        whisper, Tokenizer.from_folder(folder), SpeechDetector.load(place), rows=rows
     )
+    hello = Hello(
+        major=PROTOCOL_MAJOR,
+        minor=PROTOCOL_MINOR,
+        engine=version(),
+        model=model,
+        device=report.device,
+        dtype=report.dtype,
+        strategy=report.strategy,
+        load_s=round(report.wall_s, 4),
+        notes=(*(attempt.reason for attempt in report.attempts), *report.notes),
+    )
+    log.info(
+        "%s on %s in %s: loaded in %.2f s by strategy %s%s",
+        model,
+        report.device,
+        report.dtype,
+        report.wall_s,
+        report.strategy,
+        "".join(f"; not {a.strategy}: {a.reason}" for a in report.attempts),
+    )
+    return Engine(transcriber.transcribe, hello, report)
 
 
-def _timed(clock: StageClock, stage: str, results: Iterator[Decoded]) -> Decoded | None:
-    """The next result, its seconds added to ``stage`` less those of the stages within."""
-    before = sum(clock.times().seconds.get(name, 0.0) for name in ("mel", "encode"))
-    begin = time.perf_counter()
+def version() -> str:
+    """The version of farscribe that is installed, "unknown" where only its files lie here."""
     try:
-        return next(results, None)
-    finally:
-        within = sum(clock.times().seconds.get(name, 0.0) for name in ("mel", "encode")) - before
-        clock.add(stage, max(0.0, time.perf_counter() - begin - within))
+        return metadata.version("farscribe")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
-def _quality(decoded: Decoded) -> Quality:
-    return Quality(
-        avg_logprob=round(decoded.avg_logprob, 4),
-        compression_ratio=round(decoded.compression_ratio, 3),
-        no_speech_prob=round(decoded.no_speech_prob, 4),
-        temperature=decoded.temperature,
+class Collected:
+    """A sink that keeps the segments, and hands them on as they come.
+
+    Args:
+        on_segments: is told of new segments.
+    """
+
+    def __init__(self, on_segments: Callable[[tuple[Segment, ...]], None] | None = None) -> None:
+        self.found: list[Segment] = []
+        self._on_segments = on_segments
+
+    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
+        """Nothing: progress is not kept."""
+
+    def segments(self, segments: tuple[Segment, ...]) -> None:
+        """Keeps them."""
+        self.found += segments
+        if self._on_segments:
+            self._on_segments(segments)
+
+
+def speed_line(summary: Summary) -> str:
+    """How fast a recording was, with the seconds of its stages, for people."""
+    stages = "  ".join(f"{name} {s:.2f} s" for name, s in summary.stages.seconds.items())
+    factor = 1 / summary.speed if summary.speed else 0.0
+    return (
+        f"{summary.duration_ms / 1000:.1f} s of audio in {summary.wall_s:.2f} s: "
+        f"{summary.speed:.1f} × real time (real-time factor {factor:.4f}); {stages}; "
+        f"peak memory {summary.peak_memory_bytes / 2**20:.0f} MiB"
     )
+
+
+def start_logging() -> None:
+    """Log lines with time stamps on standard error."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="direct_transcribe.py", description="Transcribe by direct generation."
+    )
+    parser.add_argument("audio", help="the recording")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name, hub id or folder")
+    options = parser.parse_args(arguments)
+    start_logging()
+    try:
+        engine = open_engine(options.model)
+        sink = Collected(lambda new: print("\n".join(s.text for s in new), flush=True))
+        summary = engine.transcribe(Source("path", options.audio), Options(), sink)
+    except KnownError as error:
+        print(f"{options.audio}: {error}", file=sys.stderr)
+        return error.code.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.CANCELLED
+    log.info("%s", speed_line(summary))
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

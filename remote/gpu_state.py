@@ -11,7 +11,6 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from remote import model_folder
+from remote.packing import unreadable
 from remote.protocol import ErrorCode, KnownError, WireError, from_plain, to_plain
 from remote.whisper import WhisperShape, buffer_size, layout
 
@@ -178,7 +178,7 @@ def write_state(path: Path, manifest: Manifest, buffer: Tensor) -> None:
     plain["sha256"] = sha256_of(buffer)
     raw = buffer.view(torch.uint8).numpy()
     plain["samples"] = [
-        zlib.crc32(raw[begin : begin + _SAMPLE_BYTES]) for begin in sample_offsets(raw.nbytes)
+        zlib.crc32(raw[begin : begin + _SAMPLE_BYTES].data) for begin in sample_offsets(raw.nbytes)
     ]
     content = {"format": FORMAT, "manifest": plain, "buffer": buffer}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -242,15 +242,6 @@ def sha256_of(buffer: Tensor) -> str:
     return digest.hexdigest()
 
 
-def unreadable(path: Path, why: str) -> KnownError:
-    """The error for a file of a model that cannot be used, with the reason."""
-    return KnownError(
-        ErrorCode.MODEL_INCOMPLETE,
-        f"{path.name} cannot be read: {why}.",
-        "Remove it and make it again.",
-    )
-
-
 _UNREADABLE = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
@@ -296,13 +287,14 @@ def _save(content: dict[str, Any], file: IO[bytes]) -> None:
 def _buffer_entry(path: Path) -> tuple[int, int]:
     """Offset in the file and size of the buffer, from an archive whose small parts are whole."""
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        for entry in archive.infolist():
-            if entry.filename.endswith("/data/0"):
-                found = entry
-            else:
+        entries = archive.infolist()
+        buffers = [entry for entry in entries if entry.filename.endswith("/data/0")]
+        for entry in entries:
+            if entry not in buffers:
                 archive.read(entry)  # compares its CRC-32
-        if found.compress_type != zipfile.ZIP_STORED:
-            raise zipfile.BadZipFile("the buffer is compressed")
+        if len(buffers) != 1 or buffers[0].compress_type != zipfile.ZIP_STORED:
+            raise zipfile.BadZipFile("there is no buffer as it was written")
+        (found,) = buffers
         file.seek(found.header_offset)
         header = file.read(_LOCAL_HEADER_BYTES)
         name_bytes, extra_bytes = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
@@ -340,27 +332,4 @@ def _differs(path: Path, how: str) -> KnownError:
         ErrorCode.MODEL_CHECKSUM,
         f"{path.name} is damaged: {how}.",
         "Remove it and make it again.",
-    )
-
-
-@contextmanager
-def out_of_memory(what: str, needed_bytes: int) -> Iterator[None]:
-    """The block, with too little memory on the host or the device told as such.
-
-    Raises:
-        KnownError: OUT_OF_MEMORY.
-    """
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise no_memory(what, needed_bytes) from error
-
-
-def no_memory(what: str, needed_bytes: int, free_bytes: int | None = None) -> KnownError:
-    """The error for weights that do not fit; ``what`` is "The GPU" or "This computer"."""
-    free = "" if free_bytes is None else f", {free_bytes / 1e9:.2f} GB are free"
-    return KnownError(
-        ErrorCode.OUT_OF_MEMORY,
-        f"{what} has too little memory: {needed_bytes / 1e9:.2f} GB are needed{free}.",
-        "Close other programs, or choose a smaller model or a smaller dtype.",
     )

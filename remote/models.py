@@ -24,8 +24,6 @@ if not __package__:  # `python models.py`: imports start at the repository, not 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import platformdirs
-from filelock import FileLock
-from tqdm import tqdm
 
 from remote import model_folder, model_settings, model_starter
 from remote.model_catalogue import ALIASES, CATALOGUE
@@ -101,6 +99,8 @@ def add(name_or_path: str, progress: Progress | None = None) -> Path:
             DISK_FULL, OUTPUT_UNWRITABLE; UNKNOWN_OPTION for a folder with the name of a
             catalogue model.
     """
+    from filelock import FileLock  # not for those who only resolve
+
     local = _local_folder(name_or_path)
     name = _name_of_folder(local) if local else canonical(name_or_path)
     target = folder_of(name)
@@ -194,6 +194,8 @@ def folder_of(name: str) -> Path:
 @contextmanager
 def progress_bar(name: str) -> Iterator[Progress]:
     """A bar on stderr to give as ``progress``; shown on a terminal only, and not for an instant."""
+    from tqdm import tqdm
+
     with tqdm(desc=name, unit="B", unit_scale=True, disable=None, delay=0.5) as bar:
 
         def report(done: int, total: int) -> None:

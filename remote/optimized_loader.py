@@ -5,13 +5,17 @@ contiguous buffer and give the same logits. Run as a command it tries the three 
 It must not fetch models, nor import transformers before the last strategy needs it.
 """
 
+import argparse
+import json
 import logging
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # `python optimized_loader.py`: imports start at the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -20,65 +24,28 @@ import safetensors
 import torch
 from torch import Tensor
 
-from remote import gpu_state, model_folder
+from remote import gpu_memory_persist, gpu_state, model_folder, models
+from remote.dtype_choice import DTYPES, checked_device, fastest_dtype
 from remote.gpu_state import BUFFER_DTYPES, State, dtype_name
-from remote.linear import int8_works
-from remote.protocol import ErrorCode, KnownError, StageTimes
+from remote.load_report import STRATEGIES, Attempt, LoadReport, Trial, table
+from remote.packing import (
+    FreeBytes,
+    allocate,
+    free_memory_bytes,
+    out_of_memory,
+    pack_mapped,
+    unreadable,
+)
+from remote.protocol import ErrorCode, ExitCode, KnownError, WireError, from_plain, to_plain
 from remote.timing import StageClock, peak_memory_bytes
-from remote.whisper import Whisper, WhisperShape, buffer_size, pack
+from remote.whisper import Whisper, WhisperShape, pack
+
+__all__ = ["STRATEGIES", "Attempt", "LoadReport", "fastest_dtype", "load_model"]
 
 log = logging.getLogger(__name__)
 
-STRATEGIES = ("gpu-state", "memory-mapped", "standard")
-"""Fastest first."""
-
-_RELEASE_BYTES = 256 << 20
-"""Mapped weights read before their pages are given back."""
 _STAGING_BYTES = 64 << 20
 """Pinned memory per half: one is copied to the device while the other is read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A strategy that did not work, and the sentence that says why."""
-
-    strategy: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """How a model was loaded.
-
-    Args:
-        strategy: the one that worked, of ``STRATEGIES``.
-        attempts: those before it.
-        notes: sentences worth knowing, such as a state made on another kind of device.
-        device: where the model is; dtype: what it computes in.
-        stages: seconds by stage: import (of transformers), read, to-device, build.
-        wall_s: seconds in all, failed attempts included.
-        bytes_read: size of the weights file that was used.
-        mapped: whether the weights stay in that file, to be read as they are used.
-        peak_memory_bytes: the most this process has held in host memory, since it started.
-        device_memory_bytes: the most it has held on the device; 0 on the CPU.
-    """
-
-    strategy: str
-    attempts: tuple[Attempt, ...]
-    notes: tuple[str, ...]
-    device: str
-    dtype: str
-    stages: StageTimes
-    wall_s: float
-    bytes_read: int
-    mapped: bool
-    peak_memory_bytes: int
-    device_memory_bytes: int
-
-
-def free_memory_bytes(device: torch.device) -> int | None:
-    """Bytes free on a GPU; None for the CPU, where only the attempt tells."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def load_model(
@@ -87,7 +54,7 @@ def load_model(
     device: str = "cpu",
     dtype: str = "float32",
     strategies: Sequence[str] = STRATEGIES,
-    free_bytes: Callable[[torch.device], int | None] = free_memory_bytes,
+    free_bytes: FreeBytes = free_memory_bytes,
 ) -> tuple[Whisper, LoadReport]:
     """The model of a folder, ready to run, and how it was loaded.
 
@@ -110,7 +77,7 @@ def load_model(
     for strategy in strategies:
         task = _Task(folder, where, dtype, shape, free_bytes, StageClock(str(where)))
         try:
-            with gpu_state.out_of_memory(task.what, task.size_bytes):
+            with out_of_memory(where):
                 buffer = _LOADERS[strategy](task)
                 with task.clock.stage("build"):
                     model = Whisper(shape, buffer, int8=dtype == "int8")
@@ -122,34 +89,6 @@ def load_model(
     raise _worst(failures)
 
 
-def checked_device(device: str, dtype: str) -> torch.device:
-    """The device, where it is there and computes in this dtype.
-
-    Raises:
-        KnownError: DEVICE_MISSING, UNKNOWN_OPTION.
-    """
-    if dtype not in BUFFER_DTYPES:
-        raise _no_dtype(f"There is no dtype {dtype!r}.", ", ".join(BUFFER_DTYPES))
-    kind, _, index = device.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind not in ("cpu", "cuda") or not (index or "0").isdigit() or int(index or 0) >= count:
-        raise KnownError(
-            ErrorCode.DEVICE_MISSING,
-            f"There is no device {device!r} here.",
-            "Choose cpu, or install a torch that sees the GPU.",
-        )
-    if kind == "cpu":
-        if dtype == "int8" and not int8_works():
-            raise _no_dtype("This torch does not multiply in int8 here.", "float32")
-        return torch.device("cpu")
-    if dtype == "int8":
-        raise _no_dtype("int8 is for the CPU.", "float16")
-    found = torch.device("cuda", int(index or 0))
-    if dtype == "bfloat16" and torch.cuda.get_device_capability(found) < (8, 0):
-        raise _no_dtype(f"{torch.cuda.get_device_name(found)} has no bfloat16.", "float16")
-    return found
-
-
 @dataclass(slots=True)
 class _Task:
     """One strategy's attempt: what is asked, and what it leaves to report."""
@@ -158,31 +97,15 @@ class _Task:
     device: torch.device
     dtype: str
     shape: WhisperShape
-    free_bytes: Callable[[torch.device], int | None]
+    free_bytes: FreeBytes
     clock: StageClock
     notes: list[str] = field(default_factory=list)
     bytes_read: int = 0
     mapped: bool = False
 
-    @property
-    def size_bytes(self) -> int:
-        return buffer_size(self.shape) * BUFFER_DTYPES[self.dtype].itemsize
-
-    @property
-    def what(self) -> str:
-        return "This computer" if self.device.type == "cpu" else "The GPU"
-
     def allocate(self) -> Tensor:
         """An unfilled buffer on the device."""
-        free = self.free_bytes(self.device)
-        if free is not None and free < self.size_bytes:
-            raise gpu_state.no_memory(self.what, self.size_bytes, free)
-        try:
-            return torch.empty(
-                buffer_size(self.shape), dtype=BUFFER_DTYPES[self.dtype], device=self.device
-            )
-        except RuntimeError as error:  # the CPU's allocator has no error of its own
-            raise gpu_state.no_memory(self.what, self.size_bytes) from error
+        return allocate(self.shape, BUFFER_DTYPES[self.dtype], self.device, self.free_bytes)
 
 
 # ── the strategies ───────────────────────────────────────────────────────────────────────────
@@ -248,7 +171,7 @@ def _stream(
             if cuda:
                 copied[turn % 2].synchronize()  # at once, where it was never recorded
             started = time.perf_counter()
-            _read_all(file, memoryview(half.numpy()), state.path)
+            _read_all(file, half.numpy().data, state.path)
             reading += time.perf_counter() - started
             part.copy_(half, non_blocking=True)
             if cuda:
@@ -264,49 +187,16 @@ def _read_all(file: FileIO, view: memoryview, path: Path) -> None:
     while view:
         count = file.readinto(view)
         if not count:
-            raise gpu_state.unreadable(path, "it ends too early")
+            raise unreadable(path, "it ends too early")
         view = view[count:]
 
 
 def _from_mapped_weights(task: _Task) -> Tensor:
     """The weights packed slot by slot, straight from the mapped file."""
-    path = task.folder / model_folder.WEIGHTS
     with task.clock.stage("read"):
         buffer = task.allocate()
-        try:
-            pack(task.shape, _MappedTensors(path), buffer)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise gpu_state.unreadable(path, str(error)) from error
-    task.bytes_read = path.stat().st_size
+        task.bytes_read = pack_mapped(task.folder, task.shape, buffer)
     return buffer
-
-
-class _MappedTensors(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, mapped; pages that were read are given back as it goes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._open()
-
-    def _open(self) -> None:
-        self._file = safetensors.safe_open(self._path, "pt")
-        self._names = frozenset(self._file.keys())
-        self._read_bytes = 0
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        if self._read_bytes > _RELEASE_BYTES:
-            self._open()  # drops the mapping, and with it the pages counted as this process's
-        tensor: Tensor = self._file.get_tensor(name)
-        self._read_bytes += tensor.nbytes
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _from_transformers(task: _Task) -> Tensor:
@@ -314,20 +204,21 @@ def _from_transformers(task: _Task) -> Tensor:
     with task.clock.stage("import"):
         from transformers import WhisperForConditionalGeneration
         from transformers.utils import logging as transformers_logging
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with task.clock.stage("read"):
         try:
-            model, info = WhisperForConditionalGeneration.from_pretrained(
+            loaded: Any = WhisperForConditionalGeneration.from_pretrained(
                 task.folder,
                 dtype=BUFFER_DTYPES[task.dtype],
                 local_files_only=True,
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            raise gpu_state.unreadable(task.folder, f"transformers says {error}") from error
+            raise unreadable(task.folder, f"transformers says {error}") from error
+        model, info = loaded
         missing = sorted({*info["missing_keys"]} - {"proj_out.weight"})
         if missing:  # transformers would go on with random numbers
-            raise gpu_state.unreadable(task.folder, f"{missing[0]} is missing")
+            raise unreadable(task.folder, f"{missing[0]} is missing")
     with task.clock.stage("to-device"):
         buffer = task.allocate()
         pack(task.shape, model.state_dict(), buffer)
@@ -372,5 +263,94 @@ def _worst(failures: Sequence[tuple[str, KnownError]]) -> KnownError:
     return (full or others or errors)[0]
 
 
-def _no_dtype(message: str, instead: str) -> KnownError:
-    return KnownError(ErrorCode.UNKNOWN_OPTION, message, f"Choose {instead}.")
+# ── the command ──────────────────────────────────────────────────────────────────────────────
+
+
+def try_strategies(model: str | None, device: str | None, dtype: str | None) -> str:
+    """A table of the three strategies, each tried in a process of its own, and which is used.
+
+    Raises:
+        KnownError: all that models.resolve raises; UNKNOWN_OPTION, DEVICE_MISSING.
+    """
+    folder = models.resolve(model or gpu_memory_persist.default_model()).resolve()
+    shape = WhisperShape.from_config(model_folder.read_json(folder / model_folder.CONFIG))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or fastest_dtype(shape, device)
+    checked_device(device, dtype)
+    path = gpu_state.state_path(folder, dtype)
+    lines = [f"{folder.name}, {dtype} on {device}"]
+    made = None
+    if not path.exists():
+        lines.append(f"There is no {path.name}: one is made for this test and removed after it.")
+        try:
+            made = gpu_memory_persist.preload_gpu_model(folder, device=device, dtype=dtype)
+        except KnownError as error:
+            lines.append(f"It cannot be made: {error.message}")
+    try:
+        trials = [_tried(folder, strategy, device, dtype) for strategy in STRATEGIES]
+    finally:
+        if made:
+            made.unlink(missing_ok=True)
+    return "\n".join([*lines, "", table(trials, bool(made))])
+
+
+def _tried(folder: Path, strategy: str, device: str, dtype: str) -> Trial:
+    """The trial that a child process made."""
+    child = [sys.executable, "-m", "remote.optimized_loader", "trial", "--model", str(folder)]
+    options = ["--strategy", strategy, "--device", device, "--dtype", dtype]
+    done = subprocess.run(
+        [*child, *options],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        trial: Trial = from_plain(Trial, json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, WireError):
+        last = (done.stderr.splitlines() or ["nothing said"])[-1]
+        return Trial(strategy, f"Its process ended with status {done.returncode}: {last}.")
+    return trial
+
+
+def _trial(folder: Path, strategy: str, device: str, dtype: str) -> Trial:
+    """One strategy's load in this process, and its logits of a fixed input."""
+    try:
+        model, report = load_model(folder, device=device, dtype=dtype, strategies=(strategy,))
+    except KnownError as error:
+        return Trial(strategy, error.message)
+    logits = gpu_memory_persist.probe(model)
+    return Trial(strategy, "", report, logits, peak_memory_bytes())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.verb == "trial":
+            trial = _trial(Path(options.model), options.strategy, options.device, options.dtype)
+            print(json.dumps(to_plain(trial)))
+        else:
+            print(try_strategies(options.model, options.device, options.dtype))
+    except KnownError as error:
+        print(error, file=sys.stderr)
+        return error.code.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.CANCELLED
+    return ExitCode.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="optimized_loader", description="Try the three ways to load a model, side by side."
+    )
+    parser.add_argument("verb", choices=("test", "trial"), metavar="test")
+    parser.add_argument("--model", help="name or folder (default: the largest that is here)")
+    parser.add_argument("--device", help="cuda or cpu (default: cuda where there is one)")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: the fastest there")
+    parser.add_argument("--strategy", choices=STRATEGIES, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -71,10 +71,8 @@ class WindowSettings:
             raise ValueError("a negative time")
         if not 1.0 <= self.max_window_s <= MAX_WINDOW_S:
             raise ValueError("max_window_s is not within 1 to 30 s")
-        if not 0.1 <= self.cut_search_s <= self.max_window_s - 0.5:
-            raise ValueError(
-                "cut_search_s is not within 0.1 s and half a second less than the window"
-            )
+        if not 0.1 <= self.cut_search_s <= self.max_window_s - 0.5 - self.pad_ms / 1000:
+            raise ValueError("pad_ms and cut_search_s leave less than half a second of the window")
         if not 2 * self.pad_ms / 1000 <= self.max_gap_s <= 600.0:
             raise ValueError("max_gap_s is not within twice pad_ms and 600 s")
 

@@ -40,7 +40,7 @@ from remote.protocol import (
 from remote.timing import peak_memory_bytes
 
 if TYPE_CHECKING:
-    from remote.direct_transcribe import Sink
+    from remote.transcriber import Sink
 
 BEAT_S = 2.0
 """Seconds between heartbeats: a client that hears none for 20 s may say so."""

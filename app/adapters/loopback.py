@@ -67,6 +67,7 @@ class Loopback:
         self._readers: list[asyncio.Task[None]] = []
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._silent_s = 0.0
+        self._killed = False
 
     async def open(self) -> None:
         """Starts the child.
@@ -97,6 +98,8 @@ class Loopback:
             )
             if stream is not None
         ]
+        if self._killed:  # while it was being started
+            self.kill()
 
     async def send(self, message: Down) -> None:
         """Sends one message; what a dead child cannot take is dropped, ``receive`` tells."""
@@ -147,7 +150,8 @@ class Loopback:
             self._process = None
 
     def kill(self) -> None:
-        """Kills the child and whatever it has started."""
+        """Kills the child and whatever it has started, also one that is just being started."""
+        self._killed = True
         process = self._process
         if process is None or process.returncode is not None:
             return

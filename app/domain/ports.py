@@ -35,7 +35,10 @@ class EngineLink(Protocol):
         """Ends the conversation and leaves nothing running, also when cancelled. Idempotent."""
 
     def kill(self) -> None:
-        """Ends the engine at once. ``receive`` then raises; ``close`` is still to be called."""
+        """Ends the engine at once, also while it is opened.
+
+        ``receive`` then raises; ``close`` is still to be called.
+        """
 
 
 LinkFactory = Callable[[], EngineLink]

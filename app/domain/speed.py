@@ -43,11 +43,6 @@ def speed_rows(jobs: Iterable[Job]) -> tuple[SpeedRow, ...]:
     return (*rows, _total(summaries)) if len(summaries) > 1 else rows
 
 
-def stage_names(rows: Iterable[SpeedRow]) -> tuple[str, ...]:
-    """Every stage that any row has, in the order in which they are first met."""
-    return tuple(dict.fromkeys(name for row in rows for name in row.stages_s))
-
-
 def _row(job: Job) -> SpeedRow:
     if job.summary is None:
         return SpeedRow(job.path.name, error=str(job.error.code) if job.error else "")

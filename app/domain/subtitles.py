@@ -11,7 +11,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import inf
 
 from app.domain.settings import SubtitleRules
@@ -27,14 +27,18 @@ _CUE = 30.0  # each cue, so that there are no more than needed
 _SHORT_CUE = 20.0  # a cue of a word or two flickers
 _SHORT_COLUMNS = 10
 _TOO_LONG = 60.0  # a cue that stands longer than the rules say
+_SILENCE = 60.0  # a silence within a cue shows words long before they are said
 
 _PAUSE_MS = 350
 """Silence between two words that separates like a comma: pauses within a phrase are shorter."""
+
+_SILENCE_MS = 1000
 
 _CLOSERS = "\"'”’»)]}」』）】》"
 _SENTENCE_ENDS = (".", "?", "!", "…", "。", "！", "？", "｡", "؟", "।", "։")
 _CLAUSE_ENDS = (",", ";", ":", "—", "–", "、", "，", "；", "：", "،", "؛")
 _Span = tuple[int, int]
+_TimedSpan = tuple[int, int, int, int]
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
 
 
@@ -58,6 +62,7 @@ class _Piece:
     end_ms: int
     columns: int
     cut: float = _CUT_WORD  # what a cut after it costs
+    bridge: float = 0.0  # what it costs to go on in the same cue
 
 
 def cues(segments: Iterable[Segment], rules: SubtitleRules) -> tuple[Cue, ...]:
@@ -75,6 +80,8 @@ def cues(segments: Iterable[Segment], rules: SubtitleRules) -> tuple[Cue, ...]:
 
 def columns(text: str) -> int:
     """Width of the text: a wide or full-width character takes two columns, a mark on it none."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
@@ -98,11 +105,9 @@ def _apart(found: list[Cue], min_ms: int) -> Iterator[Cue]:
     starts: list[int] = []
     for cue in found:
         starts.append(max(cue.start_ms, starts[-1] + 1 if starts else 0))
-    for cue, start, following in zip(found, starts, [*starts[1:], None], strict=True):
-        wanted = max(cue.end_ms, start + max(1, min_ms))
-        yield replace(
-            cue, start_ms=start, end_ms=wanted if following is None else min(wanted, following)
-        )
+    for place, (cue, start) in enumerate(zip(found, starts, strict=True)):
+        end = max(cue.end_ms, start + max(1, min_ms))
+        yield replace(cue, start_ms=start, end_ms=min([end, *starts[place + 1 : place + 2]]))
 
 
 # ── pieces ───────────────────────────────────────────────────────────────────────────────────
@@ -110,12 +115,14 @@ def _apart(found: list[Cue], min_ms: int) -> Iterator[Cue]:
 
 def _pieces(segment: Segment, width: int) -> list[_Piece]:
     text = " ".join(segment.text.split())
-    time_at = _char_times(segment, text)
+    spans = _word_spans(segment, text)
+    time_at = _char_times(spans or [(0, len(text), segment.start_ms, segment.end_ms)])
     pieces: list[_Piece] = []
     latest = segment.start_ms
     for start, end in _unbreakable(text, width):
         begin = max(latest, time_at(start, False))
-        latest = max(begin, time_at(end - 1, True))
+        # Without word times nothing is known of pauses: a piece lasts up to the next one.
+        latest = max(begin, time_at(end - 1, True) if spans else time_at(end, False))
         spaced = start > 0 and text[start - 1] == " "
         shown = text[start:end]
         pieces.append(_Piece(shown, spaced, begin, latest, columns(shown)))
@@ -123,22 +130,23 @@ def _pieces(segment: Segment, width: int) -> list[_Piece]:
 
 
 def _with_cut(piece: _Piece, later: _Piece) -> _Piece:
+    pause_ms = later.start_ms - piece.end_ms
+    if pause_ms >= _SILENCE_MS:
+        piece = replace(piece, bridge=_SILENCE)
     bare = piece.text.rstrip(_CLOSERS)
     if bare.endswith(_SENTENCE_ENDS):
         return replace(piece, cut=_CUT_SENTENCE)
-    if bare.endswith(_CLAUSE_ENDS) or later.start_ms - piece.end_ms >= _PAUSE_MS:
+    if bare.endswith(_CLAUSE_ENDS) or pause_ms >= _PAUSE_MS:
         return replace(piece, cut=_CUT_CLAUSE)
     inside = not later.spaced and not (_unspaced(piece.text[-1]) or _unspaced(later.text[0]))
     return replace(piece, cut=_CUT_INSIDE_WORD) if inside else piece
 
 
-def _char_times(segment: Segment, text: str) -> Callable[[int, bool], int]:
-    """A function from a character's place in ``text`` to its start (or end) in the file.
+def _char_times(spans: Sequence[_TimedSpan]) -> Callable[[int, bool], int]:
+    """A function from a character's place in the text to its start (or end) in the file.
 
-    Words give the times where they are found in the text in their order; else time runs evenly
-    over the characters of the segment.
+    Within a span time runs evenly over the characters.
     """
-    spans = _word_spans(segment, text) or [(0, len(text), segment.start_ms, segment.end_ms)]
     firsts = [span[0] for span in spans]
 
     def time_at(place: int, end: bool) -> int:
@@ -152,13 +160,14 @@ def _char_times(segment: Segment, text: str) -> Callable[[int, bool], int]:
     return time_at
 
 
-def _word_spans(segment: Segment, text: str) -> list[tuple[int, int, int, int]]:
+def _word_spans(segment: Segment, text: str) -> list[_TimedSpan]:
+    """Where the words stand in the text, and when; nothing where they are of another text."""
     spans = []
     place = 0
     for word in segment.words:
         bare = " ".join(word.text.split())
         found = text.find(bare, place)
-        if found < 0:  # the words are of another text than the segment: trust none of them
+        if found < 0:
             return []
         if bare:
             place = found + len(bare)
@@ -170,6 +179,9 @@ def _unbreakable(text: str, width: int) -> Iterator[tuple[int, int]]:
     """Start and end of each stretch of ``text`` that is not to be cut, none wider than a line."""
     for token in re.finditer(r"\S+", text):
         start = token.start()
+        if token[0].isascii() and len(token[0]) <= width:  # most words of most languages
+            yield token.span()
+            continue
         for place in range(token.start() + 1, token.end()):
             wide = columns(text[start : place + 1]) > width
             if wide or _may_cut(text[place - 1], text[place]):
@@ -201,11 +213,19 @@ def _joined(pieces: Sequence[_Piece]) -> str:
 def _cut_cues(pieces: Sequence[_Piece], rules: SubtitleRules, width: int) -> list[_Span]:
     """Places of the cues: fewest and best cuts so that each fits the lines it may have."""
     count = len(pieces)
+    bridges = list(accumulate((piece.bridge for piece in pieces), initial=0.0))
     best = [0.0] + [inf] * count
     origin = [0] * (count + 1)
     for end in range(1, count + 1):
+        last = pieces[end - 1]
+        anyway = _CUE + bridges[end - 1] + (last.cut if end < count else 0.0)
+        latest_ms = last.end_ms - rules.max_ms
         for start, wide in _fitting(pieces, end, width, rules.max_lines):
-            cost = best[start] + _cue_cost(pieces, start, end, wide, rules.max_ms)
+            cost = best[start] + anyway - bridges[start]
+            if wide < _SHORT_COLUMNS:
+                cost += _SHORT_CUE
+            if pieces[start].start_ms < latest_ms and start < end - 1:
+                cost += _TOO_LONG
             if cost < best[end]:
                 best[end], origin[end] = cost, start
     spans = []
@@ -219,31 +239,26 @@ def _fitting(
     pieces: Sequence[_Piece], end: int, width: int, max_lines: int
 ) -> Iterator[tuple[int, int]]:
     """Each start from which pieces up to ``end`` fit in the lines, and their columns in all."""
-    lines, line, total = 1, 0, 0
+    lines, line, total, gap = 1, 0, 0, 0
     for start in range(end - 1, -1, -1):
-        gap = int(start < end - 1 and pieces[start + 1].spaced)
-        total += gap + pieces[start].columns
-        line += gap + pieces[start].columns
+        piece = pieces[start]
+        added = gap + piece.columns
+        total += added
+        line += added
         if line > width:
-            lines, line = lines + 1, pieces[start].columns
-        if lines > max_lines:
-            return
+            lines, line = lines + 1, piece.columns
+            if lines > max_lines:
+                return
         yield start, total
-
-
-def _cue_cost(pieces: Sequence[_Piece], start: int, end: int, wide: int, max_ms: int) -> float:
-    cost = _CUE + (pieces[end - 1].cut if end < len(pieces) else 0.0)
-    if wide < _SHORT_COLUMNS:
-        cost += _SHORT_CUE
-    if end - start > 1 and pieces[end - 1].end_ms - pieces[start].start_ms > max_ms:
-        cost += _TOO_LONG
-    return cost
+        gap = int(piece.spaced)
 
 
 def _cut_lines(pieces: Sequence[_Piece], width: int) -> list[_Span]:
     """Places of the lines of one cue: as few as it needs, even, cut where the sense is."""
     count = len(pieces)
     need = _lines_needed(pieces, width)
+    if need == 1:
+        return [(0, count)]
     even = sum(p.columns + p.spaced for p in pieces) / need
     best = [0.0] + [inf] * count
     origins: list[list[int]] = []  # for each line, by its end: where it best starts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remote.protocol import ExitCode
-from tests.contract.tree import ROOT, files, name
+from tests.contract.tree import ROOT, files, modules, name
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = files(suffix=".md")
@@ -52,6 +52,8 @@ def table(heading: str) -> str:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_exists(command: str) -> None:
     words = shlex.split(command, comments=True)
+    while re.match(r"[A-Z_]+=", words[0]):
+        words.pop(0)
     match words:
         case ["git" | "cd" | "pip", *_]:
             return
@@ -77,6 +79,13 @@ def test_the_readme_names_every_option_of_transcribe_and_no_other() -> None:
 def test_the_readme_names_every_exit_status() -> None:
     rows = re.findall(r"^\| (\d+) \|", table("Exit status"), re.MULTILINE)
     assert rows == [str(int(code)) for code in ExitCode]
+
+
+def test_the_architecture_names_every_module_of_the_engine_and_no_other() -> None:
+    document = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    (engine,) = re.findall(r"^remote/ .*?^app/", document, re.MULTILINE | re.DOTALL)
+    there = {path.name for path in modules("remote")} - {"__init__.py"}
+    assert set(re.findall(r"\w+\.py", engine)) == there
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

@@ -63,7 +63,9 @@ class Screen:
         self._shows_text = text
         self._quiet = quiet
         self._out = out or sys.stdout
-        self._err = Console(file=err or sys.stderr, highlight=False, markup=False, emoji=False)
+        file = err or sys.stderr
+        width = None if file.isatty() else _PLAIN_WIDTH
+        self._err = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
         shown = self._err.is_terminal and not quiet
         self._line = ProgressLine(self._err, shown=shown, clock=clock)
         self._files = 0
@@ -106,8 +108,7 @@ class Screen:
         """Shows how fast each recording was, unless none was."""
         if self._quiet or not any(job.summary for job in jobs):
             return
-        width = None if self._err.is_terminal else _PLAIN_WIDTH
-        self._err.print(speed_table(speed_rows(jobs)), width=width)
+        self._err.print(speed_table(speed_rows(jobs)))
 
     def _note(self, event: Event) -> None:
         match event:

@@ -1,0 +1,269 @@
+"""The front door on the machine: recordings in, text out; or the engine's end of the wire.
+
+``fast_transcribe.py audio_file.wav`` transcribes files one after another; one bad file does not
+stop the rest. ``fast_transcribe.py pipe`` serves a client over standard input and output.
+It must not decide how audio becomes text.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if not __package__:  # `python fast_transcribe.py`: imports start at the repository
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from remote import protocol
+from remote.protocol import (
+    Done,
+    ErrorCode,
+    ExitCode,
+    Failed,
+    KnownError,
+    Options,
+    Progress,
+    Segment,
+    Segments,
+    Source,
+    Summary,
+)
+
+if TYPE_CHECKING:
+    from remote.direct_transcribe import Engine
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status is that of the first file that failed, 0 where none did."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _pipe_parser().parse_args(given[1:]) if given[:1] == ["pipe"] else None
+    try:
+        if options is not None:
+            return _pipe(options)
+        return _files(_parser().parse_args(given))
+    except KnownError as error:
+        print(error, file=sys.stderr)
+        return error.code.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.CANCELLED
+
+
+def _files(options: argparse.Namespace) -> int:
+    from remote.direct_transcribe import open_engine, start_logging
+    from remote.results import FORMATS, format_of
+
+    start_logging()
+    kind = options.format or (options.output and format_of(options.output)) or "text"
+    assert kind in FORMATS
+    _check_places(options)
+    wanted = Options(
+        language=options.language,
+        task=options.task,
+        words=options.words,
+        windows=options.windows,
+        channels=options.channels,
+        vocabulary=options.vocabulary,
+        fallback=not options.no_fallback,
+    )
+    engine = open_engine(options.model, device=options.device, dtype=options.dtype)
+    if options.json_lines:
+        _print_line(engine.hello)
+    first_failure = 0
+    for number, audio in enumerate(options.audio, 1):
+        sink = _Events(str(number)) if options.json_lines else _Kept()
+        try:
+            _one(engine, audio, wanted, sink, kind, options)
+        except KnownError as error:
+            sink.failed(error)
+            print(f"{audio}: {error}", file=sys.stderr)
+            first_failure = first_failure or error.code.exit_code
+    return first_failure
+
+
+def _one(
+    engine: "Engine", audio: str, wanted: Options, sink: "_Kept", kind: str,
+    options: argparse.Namespace,
+) -> None:  # fmt: skip
+    """Transcribes one file and delivers its text: saved first, sent second."""
+    from remote.direct_transcribe import speed_line
+    from remote.results import render, upload, write
+
+    address = audio.startswith(("http://", "https://"))
+    source = Source("url" if address else "path", audio)
+    name = Path(audio.partition("?")[0]).name
+    summary = engine.transcribe(source, wanted, sink)
+    for warning in summary.warnings:
+        log.warning("%s", warning)
+    log.info("%s: %s", name, speed_line(summary))
+    content = render(kind, name, sink.found, summary, engine.hello)
+    saved = None
+    try:
+        if options.output:
+            saved = _place(options.output, name, kind, several=len(options.audio) > 1)
+            write(saved, content)
+        elif not options.json_lines:
+            sys.stdout.write(content)
+            sys.stdout.flush()
+        if options.upload:
+            upload(options.upload, content, kind)
+    except KnownError:
+        if options.output and not options.json_lines:  # nothing is lost: it is printed instead
+            sys.stdout.write(content)
+        raise
+    sink.done(summary)
+
+
+class _Kept:
+    """Keeps the segments; says nothing while they are made."""
+
+    def __init__(self) -> None:
+        self.found: list[Segment] = []
+
+    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
+        """Nothing."""
+
+    def segments(self, segments: tuple[Segment, ...]) -> None:
+        """Keeps them."""
+        self.found += segments
+
+    def done(self, summary: Summary) -> None:
+        """Nothing."""
+
+    def failed(self, error: KnownError) -> None:
+        """Nothing: the caller says it."""
+
+
+class _Events(_Kept):
+    """Prints every event as a line of the wire."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__()
+        self._job = job
+        self._seq = 0
+
+    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
+        """Prints Progress."""
+        self._print(lambda seq: Progress(self._job, seq, stage, done_ms, total_ms))
+
+    def segments(self, segments: tuple[Segment, ...]) -> None:
+        """Prints Segments."""
+        super().segments(segments)
+        self._print(lambda seq: Segments(self._job, seq, segments))
+
+    def done(self, summary: Summary) -> None:
+        """Prints Done."""
+        self._print(lambda seq: Done(self._job, seq, summary))
+
+    def failed(self, error: KnownError) -> None:
+        """Prints Failed."""
+        self._print(lambda seq: Failed(self._job, seq, error.code, error.message, error.hint))
+
+    def _print(self, event: Callable[[int], protocol.Message]) -> None:
+        self._seq += 1
+        _print_line(event(self._seq))
+
+
+def _pipe(options: argparse.Namespace) -> int:
+    """Serves one client over standard input and output until its input ends."""
+    from remote.worker import Worker, take_stdio
+
+    lines, send = take_stdio()
+    try:
+        from remote.direct_transcribe import open_engine, start_logging
+
+        start_logging()
+        engine = open_engine(options.model, device=options.device, dtype=options.dtype)
+    except KnownError as error:
+        send(protocol.encode(Failed("", 0, error.code, error.message, error.hint)))
+        return error.code.exit_code
+    Worker(engine.transcribe, engine.hello, send).run(lines)
+    return ExitCode.OK
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Nothing, where the results have a place to go; found out before the work, not after.
+
+    Raises:
+        KnownError: one output or upload for several recordings, or a folder that is not there.
+    """
+    several = len(options.audio) > 1
+    if several and options.upload:
+        raise KnownError(
+            ErrorCode.UNKNOWN_OPTION,
+            "One --upload address cannot hold the text of several recordings.",
+            "Run once for each recording.",
+        )
+    if not options.output:
+        return
+    folder = Path(options.output)
+    if several and not folder.is_dir():
+        raise KnownError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"{folder} is not a folder, and there are several recordings.",
+            "Give an existing folder as --output.",
+        )
+    if not folder.is_dir() and not folder.parent.is_dir():
+        raise KnownError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"The folder {folder.parent} does not exist.",
+            "Create it, or choose another --output.",
+        )
+
+
+def _place(output: str, name: str, kind: str, *, several: bool) -> Path:
+    """The file that a recording's text goes to: ``output``, or a name of its own in that folder."""
+    path = Path(output)
+    if several or path.is_dir():
+        return path / f"{name}.{'txt' if kind == 'text' else kind}"
+    return path
+
+
+def _print_line(message: protocol.Message) -> None:
+    sys.stdout.buffer.write(protocol.encode(message))
+    sys.stdout.buffer.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    from remote.results import FORMATS
+
+    parser = argparse.ArgumentParser(
+        prog="fast_transcribe.py",
+        description="Recordings become text; `fast_transcribe.py pipe` serves a client.",
+    )
+    parser.add_argument("audio", nargs="+", help="recordings: files or http(s) addresses")
+    _add_engine(parser)
+    parser.add_argument("--language", help="code or name; detected for each file if not given")
+    parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
+    parser.add_argument("--words", action="store_true", help="time every word")
+    parser.add_argument("--windows", choices=("vad", "fixed", "off"), default="vad")
+    parser.add_argument("--channels", choices=("mix", "split"), default="mix")
+    parser.add_argument("--vocabulary", default="", metavar="TEXT", help="names and terms to expect")
+    parser.add_argument("--no-fallback", action="store_true", help="greedy alone, whatever comes")
+    parser.add_argument("--format", choices=FORMATS, help="by --output's name, else text")
+    parser.add_argument("--output", help="file, or folder, to write to; else it is printed")
+    parser.add_argument("--upload", metavar="ADDRESS", help="s3://bucket/key or a presigned address")
+    parser.add_argument("--json-lines", action="store_true", help="print events as PROTOCOL.md has them")
+    return parser
+
+
+def _pipe_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fast_transcribe.py pipe", description="Serve a client on standard input and output."
+    )
+    _add_engine(parser)
+    return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="tiny.en", help="name, hub id or folder")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; CUDA where there is any")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16", "int8"), help="the fastest by default"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
