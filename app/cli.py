@@ -113,7 +113,6 @@ def _add_engine_options(group: "argparse._ArgumentGroup") -> None:
     add("--model", default=settings.DEFAULT_MODEL, help="name or folder (default: %(default)s)")
     add("--device", help="such as cpu, cuda or cuda:1 (default: the fastest there is)")
     add("--dtype", help="such as float32, bfloat16 or int8 (default: the fastest that is as good)")
-    add("--models-home", metavar="FOLDER", type=Path, help="where model files are kept")
 
 
 def _add_text_options(group: "argparse._ArgumentGroup") -> None:
@@ -176,7 +175,7 @@ def _order(given: argparse.Namespace) -> _Order:
         vocabulary=given.vocabulary,
         fallback=not given.no_fallback,
     )
-    engine = EngineSettings(given.model, given.device, given.dtype, given.models_home)
+    engine = EngineSettings(given.model, given.device, given.dtype)
     settings.check(engine, options)
     usual = (Format.TXT,) if given.output is not None else ()
     output = OutputSettings(

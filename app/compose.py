@@ -87,13 +87,9 @@ def engine_command(engine: EngineSettings, program: Sequence[str] | None = None)
         model = str(Path(model).resolve())
     here = (sys.executable, "-m", "remote.fast_transcribe", "pipe")
     command = [*(here if program is None else program), "--model", model]
-    for name, value in (
-        ("--device", engine.device),
-        ("--dtype", engine.dtype),
-        ("--models-home", engine.models_home and engine.models_home.resolve()),
-    ):
+    for name, value in (("--device", engine.device), ("--dtype", engine.dtype)):
         if value:
-            command += [name, str(value)]
+            command += [name, value]
     return command
 
 

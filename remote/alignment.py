@@ -20,6 +20,10 @@ STEP_S = 0.02
 """Seconds of one position of the encoder."""
 
 _MEDIAN_WIDTH = 7
+_EXCHANGES = (
+    (0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6),
+    (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,19 @@ def _salience(products: Tensor) -> Tensor:
     half = _MEDIAN_WIDTH // 2
     if weights.shape[-1] > half:
         padded = torch.nn.functional.pad(weights, (half, half), mode="reflect")
-        weights = padded.unfold(-1, _MEDIAN_WIDTH, 1).median(-1).values
+        weights = _median(list(padded.unfold(-1, _MEDIAN_WIDTH, 1).unbind(-1)))
     return weights.mean(0)
+
+
+def _median(values: list[Tensor]) -> Tensor:
+    """Elementwise median of seven tensors, by the 13 exchanges of Devillard's ``opt_med7``.
+
+    Ten times as fast as sorting each seven (Devillard, "Fast median search", 1998).
+    """
+    for low, high in _EXCHANGES:
+        a, b = values[low], values[high]
+        values[low], values[high] = torch.minimum(a, b), torch.maximum(a, b)
+    return values[3]
 
 
 def warp(costs: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.int64]]:

@@ -124,19 +124,23 @@ def verify_gpu_state(path: Path, *, device: str = "cpu") -> Verified:
 def probe(model: Whisper) -> tuple[float, ...]:
     """16 logits, spread over the vocabulary, that the model gives to a fixed input.
 
-    The input is seeded noise and four tokens; every weight but unused embeddings has its part.
+    Every weight but those of unused tokens and positions has its part in them.
     """
-    shape = model.shape
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand((1, shape.n_mels, 2 * shape.audio_ctx), generator=generator) * 2 - 1
+    mel, tokens = (part.to(model.device) for part in probe_input(model.shape))
     slots = Slots(model, 1, _PROBE_TOKENS)
-    slots.fill(slice(0, 1), model.cross(model.encode(noise.to(model.device, model.dtype))))
+    slots.fill(slice(0, 1), model.cross(model.encode(mel.to(model.dtype))))
     positions = torch.arange(_PROBE_TOKENS, device=model.device)[None]
-    tokens = positions * (shape.vocab // _PROBE_TOKENS)
     hidden = model.decode(tokens, positions, slots, slice(0, 1), _PROBE_TOKENS)
     last = model.logits(hidden[0, -1]).cpu()
-    step = max(1, shape.vocab // PROBE_LOGITS)
+    step = max(1, model.shape.vocab // PROBE_LOGITS)
     return tuple(last[::step][:PROBE_LOGITS].tolist())
+
+
+def probe_input(shape: WhisperShape) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fixed input: seeded noise float32 ``[1, n_mels, frames]``, and tokens int64 ``[1, 4]``."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand((1, shape.n_mels, 2 * shape.audio_ctx), generator=generator) * 2 - 1
+    return noise, torch.arange(_PROBE_TOKENS)[None] * (shape.vocab // _PROBE_TOKENS)
 
 
 def largest_difference(found: Sequence[float], expected: Sequence[float]) -> float:

@@ -97,7 +97,8 @@ class TokenRules:
         """
         logits.add_(self._always)
         if not self._timestamps:
-            return _best(logits)
+            token, total = _best(logits)
+            return token, logits.gather(1, token[:, None])[:, 0] - total
         eot, begin = self._vocabulary.eot, self._vocabulary.timestamp_begin
         stamps = logits[:, begin:]
         closing = self._mask_stamps(stamps, recent)

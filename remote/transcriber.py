@@ -141,9 +141,7 @@ class Transcriber:
         clock = StageClock(str(self.model.device))
         if self.model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.model.device)
-        with WindowFeed(
-            source, options, self._detector, clock, self._settings, ahead=self.rows
-        ) as feed:
+        with WindowFeed(source, options, self._detector, clock, self._settings) as feed:
             ledger = Ledger(feed.tracks, sink.segments)
             job = _Job(options, sink, clock, feed, ledger, language, cancelled, {}, {})
             work = self._run(job)

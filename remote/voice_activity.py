@@ -6,10 +6,15 @@ see one frame at a time, so they run over all frames of a block at once. Its LST
 minutes (a start from zero 16 s earlier still moves single probabilities by 0.5), so it is not cut
 into overlapped spans: it runs once over each block, from the state the block before left.
 
+The network is nearly deaf to recordings far below the usual level: of speech turned down by 34 dB
+it finds 88 % of the frames, by 46 dB 27 %. So quiet stretches are turned up before it hears them,
+by the loudest frame of late; with that it finds 99 %, and no more than before in mere noise.
+
 It must not cut audio or decide on windows: that is chunking's work.
 """
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
@@ -38,6 +43,11 @@ _HOP = 128
 _STEPS = 4  # Fourier transforms per frame: (576 + 64 - 256) / 128 + 1
 _BINS = _FFT // 2 + 1
 _HIDDEN = 128
+_USUAL_PEAK = 0.25  # of full scale: a recording whose loudest frame is below is turned up to it
+_MOST_GAIN = 40.0  # 32 dB; more would turn the rounding of 16 bits into noise
+_FADE_S = 20.0  # in which the memory of the loudest frame halves
+_FADE = math.log(2) / _FADE_S * FRAME / 16_000  # per frame
+_FLOOR = math.log(1e-6)  # of the peak, natural logarithm; below one step of 16 bits
 _SUB_BATCH = 512  # frames through the convolutions at once: their activations stay in the cache
 
 
@@ -62,13 +72,25 @@ class Detector(Protocol):
 
 
 class SpeechDetector:
-    """The network, loaded once and shared by any number of streams and threads."""
+    """The network, loaded once and shared by any number of streams and threads.
 
-    def __init__(self, weights: Mapping[str, torch.Tensor], device: str = "cpu") -> None:
+    Args:
+        weights: by the names of silero-vad's safetensors file.
+        device: where to run it.
+        most_gain: how far quiet stretches may be turned up; 1.0 for the bare network.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        device: str = "cpu",
+        most_gain: float = _MOST_GAIN,
+    ) -> None:
         self.device = torch.device(device)
+        self.most_gain = most_gain
         w = {name: tensor.to(self.device) for name, tensor in weights.items()}
         # Row 0 of the network's Fourier basis is the cosine of frequency 0: the bare (Hann) window.
-        self._hann = w["stft_conv.weight"][0, 0] / 32768.0
+        self._hann = w["stft_conv.weight"][0, 0]
         self._conv1 = (w["conv1.bias"], _by_taps(w["conv1.weight"]))
         self._conv2 = (w["conv2.bias"], _by_taps(w["conv2.weight"]))
         # The third convolution starts on its left padding, the fourth has padding on both sides:
@@ -80,13 +102,13 @@ class SpeechDetector:
         self._final = (w["final_conv.weight"][0, :, 0], w["final_conv.bias"])
 
     @classmethod
-    def load(cls, device: str = "cpu") -> Self:
+    def load(cls, device: str = "cpu", most_gain: float = _MOST_GAIN) -> Self:
         """The detector with the weights of the installed package silero-vad.
 
         Raises:
             KnownError: model-missing; the package or its weights are not there.
         """
-        return cls(load_file(_weights_path()), device)
+        return cls(load_file(_weights_path()), device, most_gain)
 
     def stream(self) -> "SpeechStream":
         """A new recording's stream, at its first sample."""
@@ -110,11 +132,12 @@ class SpeechDetector:
         return zero, zero
 
     @torch.inference_mode()
-    def run(self, samples: Int16, state: State) -> tuple[Float32, State]:
+    def run(self, samples: Float32, state: State) -> tuple[Float32, State]:
         """Speech probabilities of successive frames, and the state after the last.
 
         Args:
-            samples: int16 [64 + frames * 512], the context of the first frame, then the frames.
+            samples: float32 [64 + frames * 512], -1..1: the context of the first frame, then the
+                frames.
             state: what the frame before left.
 
         Returns:
@@ -129,7 +152,7 @@ class SpeechDetector:
         return speech.cpu().numpy(), (h, c)
 
     def _features(self, frames: torch.Tensor) -> torch.Tensor:
-        """What the LSTM reads: int16 [n, 576] on the CPU -> float32 [n, 128] on the device."""
+        """What the LSTM reads: float32 [n, 576] on the CPU -> float32 [n, 128] on the device."""
         n = frames.shape[0]
         wave = torch.empty(n, _SEEN + _REFLECT, device=self.device)
         wave[:, :_SEEN] = frames
@@ -238,7 +261,9 @@ class SpeechStream:
     def __init__(self, detector: SpeechDetector) -> None:
         self._detector = detector
         self._state = detector.initial_state()
-        self._samples = np.zeros(CONTEXT, np.int16)  # context, then what fills no frame yet
+        self._context = np.zeros(CONTEXT, np.float32)  # the end of the last frame, as it was heard
+        self._rest = np.zeros(0, np.int16)  # what fills no frame yet
+        self._peak = _FLOOR
 
     def push(self, samples: Int16) -> Float32:
         """The probabilities of the frames that ``samples`` complete.
@@ -249,19 +274,34 @@ class SpeechStream:
         Returns:
             float32 [frames], following those returned before.
         """
-        self._samples = np.concatenate([self._samples, samples])
-        frames = (len(self._samples) - CONTEXT) // FRAME
+        waiting = np.concatenate([self._rest, samples])
+        frames = len(waiting) // FRAME
+        self._rest = waiting[frames * FRAME :]
         if not frames:
             return np.zeros(0, np.float32)
-        end = CONTEXT + frames * FRAME
-        speech, self._state = self._detector.run(self._samples[:end], self._state)
-        self._samples = self._samples[end - CONTEXT :]
+        heard = self._levelled(waiting[: frames * FRAME].reshape(frames, FRAME)).reshape(-1)
+        seen = np.concatenate([self._context, heard])
+        speech, self._state = self._detector.run(seen, self._state)
+        self._context = seen[-CONTEXT:].copy()
         return speech
 
     def finish(self) -> Float32:
         """The probability of the frame that is left, filled up with zeros; or nothing."""
-        missing = (CONTEXT - len(self._samples)) % FRAME
-        return self.push(np.zeros(missing, np.int16))
+        return self.push(np.zeros(-len(self._rest) % FRAME, np.int16))
+
+    def _levelled(self, frames: Int16) -> Float32:
+        """Frames int16 [n, 512] as float32, -1..1, turned up where all of late has been quiet.
+
+        The peak is that of the loudest frame so far, fading with every frame since.
+        """
+        loudest = np.maximum(frames.max(axis=1), -frames.min(axis=1).astype(np.int32)) / 32768
+        faded = _FADE * np.arange(1, len(frames) + 1)
+        risen = np.log(np.maximum(loudest, 1e-6)) + faded
+        peaks = np.maximum(np.maximum.accumulate(risen), self._peak) - faded
+        self._peak = float(peaks[-1])
+        gains = np.clip(_USUAL_PEAK / np.exp(peaks), 1.0, self._detector.most_gain)
+        levelled: Float32 = frames * (gains[:, None] / 32768).astype(np.float32)
+        return levelled
 
 
 def _by_taps(weight: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,6 @@ class EngineSettings:
     model: str = DEFAULT_MODEL
     device: str | None = None
     dtype: str | None = None
-    models_home: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ _CUT_INSIDE_WORD = 200.0
 _CUE = 30.0  # each cue, so that there are no more than needed
 _SHORT_CUE = 20.0  # a cue of a word or two flickers
 _SHORT_COLUMNS = 10
+_EVEN = 300.0  # columns squared that cost one: where any cut is as good, halves are better
 _TOO_LONG = 60.0  # a cue that stands longer than the rules say
 _SILENCE = 60.0  # a silence within a cue shows words long before they are said
 
@@ -221,7 +222,7 @@ def _cut_cues(pieces: Sequence[_Piece], rules: SubtitleRules, width: int) -> lis
         anyway = _CUE + bridges[end - 1] + (last.cut if end < count else 0.0)
         latest_ms = last.end_ms - rules.max_ms
         for start, wide in _fitting(pieces, end, width, rules.max_lines):
-            cost = best[start] + anyway - bridges[start]
+            cost = best[start] + anyway - bridges[start] + wide * wide / _EVEN
             if wide < _SHORT_COLUMNS:
                 cost += _SHORT_CUE
             if pieces[start].start_ms < latest_ms and start < end - 1:

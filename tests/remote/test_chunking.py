@@ -208,6 +208,13 @@ def test_only_what_may_still_be_needed_is_held(
         assert windower.held_samples <= most
 
 
+def test_silence_is_let_go_of() -> None:
+    windower = Windower("vad", Script([]))
+    for _ in range(100):
+        windower.push(sound(SECOND))
+        assert windower.held_samples <= 1.3 * SECOND
+
+
 @given(recordings(), rules())
 def test_fixed_keeps_the_windows_with_speech_and_off_keeps_all(
     recording: tuple[list[float], Int16], settings: WindowSettings

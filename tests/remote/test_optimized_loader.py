@@ -237,7 +237,7 @@ def test_a_state_that_would_run_code_is_passed_over_and_runs_none(
     assert not proof.exists()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_state_cut_short_anywhere_is_passed_over(
     share: float, made: Path, folder: Path, answer: tuple[float, ...]
@@ -247,7 +247,7 @@ def test_a_state_cut_short_anywhere_is_passed_over(
     assert "cut short or damaged" in reason(folder, answer)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_outside_the_weights_never_changes_the_answer(
     data: st.DataObject, made: Path, folder: Path, answer: tuple[float, ...]

@@ -54,7 +54,7 @@ class ProgressLine:
             # Not markup: names of files may hold brackets.
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[figures]}", markup=False),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
             disable=not shown,
@@ -68,8 +68,9 @@ class ProgressLine:
         self._files += files
 
     def say(self, words: str) -> None:
-        """Shows words in place of figures, such as what the engine is loading."""
-        self._progress.update(self._task, figures=words)
+        """Shows words of the engine while it starts, such as what it is loading."""
+        if not self._job:
+            self._progress.update(self._task, figures=words)
 
     def show(self, job: Job) -> None:
         """Shows how far a running job is."""

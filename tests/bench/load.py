@@ -1,0 +1,190 @@
+"""The loading strategies on a large model of random weights: time, bytes read, peak memory.
+
+Each load is a process of its own, on the CPU in float32, once with the model's files dropped from
+the page cache and then with them in it. Imports of PyTorch come before the clock; transformers'
+own are part of what its strategy costs.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.bench.common import ROOT, Json, Report, bench_parser, give_up, say
+
+WAYS = ("gpu-state", "memory-mapped", "standard", "transformers")
+YARDSTICK = "standard"
+CACHES = ("cold", "warm")
+MEMORY_SHARE = 50
+FASTER = 5
+"""The GPU state is to take at most so many percent of standard loading's memory, and at most one
+part in so many of its time."""
+
+COLUMNS = (
+    "strategy",
+    "page cache",
+    "load",
+    "× standard",
+    "to first logits",
+    "from disk",
+    "peak of load",
+    "anonymous of it",
+    "peak with logits",
+    "anonymous of it",
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The bench; its exit status."""
+    parser = bench_parser("load", __doc__)
+    parser.add_argument("--size", choices=("turbo", "small", "tiny"), default="turbo")
+    parser.add_argument("--folder", type=Path, help="where to write the model (temporary folder)")
+    parser.add_argument("-n", type=int, default=3, help="loads of each kind; their median counts")
+    options = parser.parse_args(arguments)
+    if not Path("/proc/self/io").exists():
+        give_up("Memory and reading are measured through /proc, which this system has not.")
+    with TemporaryDirectory(prefix="farscribe-bench-", dir=options.folder) as temporary:
+        folder = Path(temporary) / options.size
+        _make(folder, options.size)
+        runs = {
+            (way, cache): [_load(way, folder, cache, turn == 0) for turn in range(options.n)]
+            for way in WAYS
+            for cache in CACHES
+        }
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    report(options.size, options.n, runs, sizes).deliver(options.json)
+    return 0
+
+
+def _make(folder: Path, size: str) -> None:
+    """The model and its state, by a process whose memory is gone before anything is measured."""
+    say(f"writing a random model of the size of {size}")
+    code = (
+        "import sys; from pathlib import Path; "
+        "from tests.bench.random_model import SHAPES, write_random_model; "
+        "from remote.gpu_memory_persist import preload_gpu_model; "
+        "folder = Path(sys.argv[1]); write_random_model(folder, SHAPES[sys.argv[2]]); "
+        "print(preload_gpu_model(folder, device='cpu', dtype='float32'))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder), size],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _load(way: str, folder: Path, cache: str, logits: bool) -> Json:
+    """What one process measured; on the first of a kind the logits too."""
+    for path in folder.iterdir():
+        _drop(path) if cache == "cold" else _fill(path, way)
+    command = [sys.executable, "-m", "tests.bench.load_once", way, str(folder)]
+    done = subprocess.run(
+        [*command, *(["logits"] if logits else [])],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        give_up(f"Loading by {way} failed.\n{done.stderr}")
+    run: Json = json.loads(done.stdout.splitlines()[-1])
+    say(f"{way}, {cache}: {run['load_s']:.2f} s")
+    return run
+
+
+def _drop(path: Path) -> None:
+    """The file is no longer in the page cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # pages not written yet cannot be dropped
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _fill(path: Path, way: str) -> None:
+    """The file is in the page cache, where this way of loading reads it."""
+    if (path.suffix == ".pt") == (way == "gpu-state"):
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass
+
+
+def report(
+    size: str, n: int, runs: Mapping[tuple[str, str], Sequence[Json]], sizes: Mapping[str, int]
+) -> Report:
+    """A row for each strategy and state of the page cache, and whether the targets are met."""
+    standard = {cache: median(runs[YARDSTICK, cache], "load_s") for cache in CACHES}
+    rows = [_row(way, cache, found, standard[cache]) for (way, cache), found in runs.items()]
+    weights = next(count for name, count in sizes.items() if name.endswith(".safetensors"))
+    return Report(
+        title=f"Loading a model of the size of {size}, float32, {weights / 1e9:.2f} GB, on the CPU",
+        n=f"{n} loads each, the median; 1 with logits",
+        columns=COLUMNS,
+        rows=rows,
+        notes=_notes(runs, standard),
+        numbers={
+            "runs": [
+                {"strategy": way, "cache": cache, "loads": list(found)}
+                for (way, cache), found in runs.items()
+            ]
+        },
+    )
+
+
+def _row(way: str, cache: str, found: Sequence[Json], standard_s: float) -> list[str]:
+    load_s, first = median(found, "load_s"), found[0]
+    loaded, computed = first["loaded"], first["computed"]
+    return [
+        "from_pretrained alone" if way == "transformers" else way,
+        cache,
+        f"{load_s:.2f} s",
+        f"{standard_s / load_s:.1f}",
+        f"{first['logits_s']:.1f} s",
+        f"{first['read_bytes'] / 1e9:.2f} GB",
+        f"{loaded['resident'] / 1e9:.2f} GB",
+        f"{loaded['anonymous'] / 1e9:.2f} GB",
+        f"{max(loaded['resident'], computed['resident']) / 1e9:.2f} GB",
+        f"{max(loaded['anonymous'], computed['anonymous']) / 1e9:.2f} GB",
+    ]
+
+
+def _notes(
+    runs: Mapping[tuple[str, str], Sequence[Json]], standard: Mapping[str, float]
+) -> list[str]:
+    notes = []
+    for cache in CACHES:
+        state, other = runs["gpu-state", cache], runs[YARDSTICK, cache]
+        faster = standard[cache] / median(state, "load_s")
+        share = 100 * state[0]["loaded"]["resident"] / other[0]["loaded"]["resident"]
+        later = 100 * peak(state[0], "resident") / peak(other[0], "resident")
+        own = 100 * peak(state[0], "anonymous") / peak(other[0], "anonymous")
+        notes.append(
+            f"{cache}: the GPU state loads {faster:.1f}× faster than standard (target {FASTER}×) "
+            f"with {share:.0f} % of its peak memory (target {MEMORY_SHARE} %); with the logits, "
+            f"when every weight has been read, {later:.0f} %, of anonymous memory {own:.0f} %"
+        )
+    first = {way: runs[way, "warm"][0]["logits"] for way in WAYS}
+    same = all(first[way] == first[YARDSTICK] for way in WAYS[:3])
+    theirs = max(abs(a - b) for a, b in zip(first["transformers"], first[YARDSTICK], strict=True))
+    words = "equal" if same else "NOT equal"
+    notes.append(f"logits of the three strategies: {words}; transformers' own within {theirs:.1g}")
+    notes.append(f"every process holds {_before(runs):.2f} GB before it loads")
+    notes.append("anonymous memory is the process's own; the rest is pages of mapped files")
+    return notes
+
+
+def median(found: Sequence[Json], name: str) -> float:
+    """The median of a number over several loads."""
+    return statistics.median(float(run[name]) for run in found)
+
+
+def peak(run: Json, kind: str) -> float:
+    """The most memory of a kind that a process held, logits included."""
+    return float(max(run["loaded"][kind], run["computed"][kind]))
+
+
+def _before(runs: Mapping[tuple[str, str], Sequence[Json]]) -> float:
+    return max(run["before"]["resident"] for found in runs.values() for run in found) / 1e9

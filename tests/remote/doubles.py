@@ -1,0 +1,171 @@
+"""Stand-ins for what decodes and listens: models that follow a script or lack memory."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from remote.protocol import Segment
+from remote.rules import TokenRules, Vocabulary
+from remote.whisper import Slots, Watch, Whisper, WhisperShape
+
+Script = Callable[[tuple[int, ...]], Mapping[int, float]]
+"""All tokens of a text so far, prompt included, to the logits of the next; others are unlikely."""
+
+UNLIKELY = -30.0
+
+
+class Scripted(Whisper):
+    """Says of each window what its script has; keeps its memory in the decoder's slots alone.
+
+    Args:
+        vocab: number of tokens.
+        scripts: by number; the first number of a window's features says which is its.
+        text_ctx: positions of a text.
+    """
+
+    def __init__(self, vocab: int, scripts: Sequence[Script], text_ctx: int = 64) -> None:
+        self.shape = WhisperShape(80, 2, 4, 1, 1, 4, text_ctx, 1, 1, 4, vocab)
+        self.buffer = torch.zeros(0)
+        self.device = torch.device("cpu")
+        self.dtype = self.cache_dtype = torch.float32
+        self.int8 = False
+        self.scripts = scripts
+
+    def window(self, number: int) -> Tensor:
+        """Features of the window that script ``number`` is for."""
+        return torch.full((self.shape.audio_ctx, self.shape.d_model), float(number))
+
+    def cross(self, audio: Tensor) -> Tensor:
+        return audio[None, None, :, None].expand(1, 2, -1, 1, -1, -1)
+
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Slots,
+        rows: slice,
+        length: int,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        assert int(positions.max()) < length <= slots.length
+        written = slots.self_kv[0, 0, rows, 0, :, 0]
+        written.scatter_(1, positions, tokens.float())
+        number = slots.cross_kv[0, 0, rows, 0, 0, 0]
+        steps = positions.shape[1]
+        return torch.cat(
+            [
+                number[:, None, None].expand(-1, steps, 1),
+                positions[:, :, None].float(),
+                written[:, None].expand(-1, steps, -1),
+            ],
+            2,
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        found = torch.full((len(hidden), self.shape.vocab), UNLIKELY)
+        for row, (number, position, *written) in zip(found, hidden.int().tolist(), strict=True):
+            for token, score in self.scripts[number](tuple(written[: position + 1])).items():
+                row[token] = score
+        return found
+
+
+class Cramped(Whisper):
+    """Another model's weights on a device with memory for a few windows at once only.
+
+    Args:
+        model: whose weights.
+        encoded: windows that it can encode at once.
+        decoded: rows that it can decode at once.
+        caches: how often there is no memory for the decoder's caches before there is.
+    """
+
+    def __init__(
+        self, model: Whisper, *, encoded: int = 99, decoded: int = 99, caches: int = 0
+    ) -> None:
+        super().__init__(model.shape, model.buffer, int8=model.int8)
+        self.most_encoded = self.most_decoded = 0
+        self.refused = 0
+        self._encoded, self._decoded, self._caches = encoded, decoded, caches
+
+    def encode(self, mel: Tensor) -> Tensor:
+        self._check(len(mel) > self._encoded)
+        self.most_encoded = max(self.most_encoded, len(mel))
+        return super().encode(mel)
+
+    def cross(self, audio: Tensor) -> Tensor:
+        self._check(len(audio) > self._decoded)
+        return super().cross(audio)
+
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Slots,
+        rows: slice,
+        length: int,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        self._check(rows.stop > self._decoded or self.refused < self._caches)
+        self.most_decoded = max(self.most_decoded, rows.stop)
+        return super().decode(tokens, positions, slots, rows, length, watch)
+
+    def _check(self, full: bool) -> None:
+        if full:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+class Kept:
+    """A sink that keeps what it hears.
+
+    Args:
+        on_segments: is told of new segments before they are kept.
+    """
+
+    def __init__(self, on_segments: Callable[[], None] = lambda: None) -> None:
+        self.found: list[Segment] = []
+        self.done_ms: list[int] = []
+        self.totals: list[int | None] = []
+        self._on_segments = on_segments
+
+    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
+        self.done_ms.append(done_ms)
+        self.totals.append(total_ms)
+
+    def segments(self, segments: tuple[Segment, ...]) -> None:
+        self._on_segments()
+        self.found += segments
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.found)
+
+
+class Loud:
+    """A detector that takes loud for speech."""
+
+    def stream(self) -> "LoudStream":
+        return LoudStream()
+
+
+class LoudStream:
+    def __init__(self) -> None:
+        self._left = np.zeros(0, np.int16)
+
+    def push(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
+        samples = np.concatenate([self._left, samples])
+        whole = len(samples) // 512 * 512
+        self._left = samples[whole:]
+        loudest = np.abs(samples[:whole].astype(np.int32)).reshape(-1, 512).max(1)
+        return (loudest > 500).astype(np.float32)
+
+    def finish(self) -> NDArray[np.float32]:
+        return self.push(np.zeros(-len(self._left) % 512, np.int16))
+
+
+def free_rules(vocabulary: Vocabulary) -> TokenRules:
+    """Rules without timestamps."""
+    return TokenRules(vocabulary, timestamps=False)
