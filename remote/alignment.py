@@ -80,7 +80,7 @@ def token_times(
         -_salience(products[i, :, : len(text) - len(start) + 1, : window.positions]).cpu().numpy()
         for i, (text, window) in enumerate(zip(texts, spoken, strict=True))
     ]
-    return [first * STEP_S for first in warp(costs)]
+    return [first.astype(np.float64) * STEP_S for first in warp(costs)]
 
 
 def _salience(products: Tensor) -> Tensor:
@@ -126,7 +126,9 @@ def _cheapest_moves(
         for row in range(cost.shape[0]):
             skewed[row : row + cost.shape[1], i, row] = cost[row]
     moves = np.zeros(skewed.shape, np.int8)
-    older = np.full((count, rows + 1), np.inf, np.float32)  # totals two diagonals back, shifted by 1
+    older = np.full(
+        (count, rows + 1), np.inf, np.float32
+    )  # totals two diagonals back, shifted by 1
     newer = older.copy()
     older[:, 0] = 0.0
     for diagonal in range(len(skewed)):
@@ -146,7 +148,7 @@ def _walk_back(moves: npt.NDArray[np.int8], rows: int, columns: int) -> npt.NDAr
     row, column = rows - 1, columns - 1
     while row > 0:
         move = moves[row + column, row]
-        if move != 2:  # noqa: PLR2004  (2 stays in the row)
+        if move != 2:
             first[row] = column
             row -= 1
         if move != 1:

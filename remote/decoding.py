@@ -11,7 +11,7 @@ It knows tokens, not words or time; ``transcriber`` turns the one into the other
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -116,9 +116,16 @@ class _State:
 
     @classmethod
     def empty(cls, rows: int, length: int, device: torch.device) -> "_State":
-        numbers = [torch.zeros(rows, dtype=torch.int64, device=device) for _ in range(6)]
+        def numbers() -> Tensor:
+            return torch.zeros(rows, dtype=torch.int64, device=device)
+
         return cls(
-            *numbers,
+            last=numbers(),
+            before=numbers(),
+            stamp=numbers(),
+            count=numbers(),
+            position=numbers(),
+            limit=numbers(),
             ended=torch.zeros(rows, dtype=torch.bool, device=device),
             tokens=torch.zeros(rows, length, dtype=torch.int64, device=device),
             logprobs=torch.zeros(rows, length, device=device),
@@ -266,9 +273,7 @@ class Decoder:
         state.logprobs[where].scatter_(1, index, torch.where(alive, logprob, 0.0)[:, None])
         state.before[where] = state.last[where]
         state.last[where] = token
-        state.stamp[where] = torch.where(
-            token >= self._timestamp_begin, token, state.stamp[where]
-        )
+        state.stamp[where] = torch.where(token >= self._timestamp_begin, token, state.stamp[where])
         state.count[where] += alive
         state.position[where] += alive
         state.ended[where] |= (token == self._eot) | (state.count[where] >= state.limit[where])
@@ -355,9 +360,7 @@ def _better(new: Decoded, old: Decoded) -> bool:
     )  # fmt: skip
 
 
-def detect_languages(
-    model: Whisper, audio: Tensor, sot: int, languages: Sequence[int]
-) -> Tensor:
+def detect_languages(model: Whisper, audio: Tensor, sot: int, languages: Sequence[int]) -> Tensor:
     """Probability of each language for each window, float32 ``[n, len(languages)]``.
 
     Args:

@@ -19,6 +19,7 @@ if not __package__:  # `python direct_transcribe.py`: imports start at the repos
 import torch
 
 from remote import models
+from remote.layout import WhisperShape
 from remote.load_report import LoadReport
 from remote.model_folder import CONFIG, read_json
 from remote.optimized_loader import STRATEGIES, fastest_dtype, load_model
@@ -36,7 +37,6 @@ from remote.protocol import (
 from remote.tokens import Tokenizer
 from remote.transcriber import Transcriber
 from remote.voice_activity import SpeechDetector
-from remote.whisper import WhisperShape
 
 DEFAULT_MODEL = "tiny.en"
 

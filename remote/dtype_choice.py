@@ -17,9 +17,9 @@ from pathlib import Path
 import platformdirs
 import torch
 
+from remote.layout import WhisperShape
 from remote.linear import Linear, int8_works, make_linear
 from remote.protocol import ErrorCode, KnownError
-from remote.whisper import WhisperShape
 
 log = logging.getLogger(__name__)
 

@@ -53,11 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _files(options: argparse.Namespace) -> int:
     from remote.direct_transcribe import open_engine, start_logging
-    from remote.results import FORMATS, format_of
+    from remote.results import format_of
 
     start_logging()
     kind = options.format or (options.output and format_of(options.output)) or "text"
-    assert kind in FORMATS
     _check_places(options)
     wanted = Options(
         language=options.language,
@@ -240,12 +239,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--words", action="store_true", help="time every word")
     parser.add_argument("--windows", choices=("vad", "fixed", "off"), default="vad")
     parser.add_argument("--channels", choices=("mix", "split"), default="mix")
-    parser.add_argument("--vocabulary", default="", metavar="TEXT", help="names and terms to expect")
+    parser.add_argument(
+        "--vocabulary", default="", metavar="TEXT", help="names and terms to expect"
+    )
     parser.add_argument("--no-fallback", action="store_true", help="greedy alone, whatever comes")
     parser.add_argument("--format", choices=FORMATS, help="by --output's name, else text")
     parser.add_argument("--output", help="file, or folder, to write to; else it is printed")
-    parser.add_argument("--upload", metavar="ADDRESS", help="s3://bucket/key or a presigned address")
-    parser.add_argument("--json-lines", action="store_true", help="print events as PROTOCOL.md has them")
+    parser.add_argument(
+        "--upload", metavar="ADDRESS", help="s3://bucket/key or a presigned address"
+    )
+    parser.add_argument(
+        "--json-lines", action="store_true", help="print events as PROTOCOL.md has them"
+    )
     return parser
 
 

@@ -92,6 +92,4 @@ def _hertz_to_mel(hertz: float) -> float:
 
 def _mel_to_hertz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     linear = mel * _KNEE_HERTZ / _KNEE_MEL
-    return np.where(
-        mel < _KNEE_MEL, linear, _KNEE_HERTZ * np.exp(_LOG_STEP * (mel - _KNEE_MEL))
-    )
+    return np.where(mel < _KNEE_MEL, linear, _KNEE_HERTZ * np.exp(_LOG_STEP * (mel - _KNEE_MEL)))

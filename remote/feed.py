@@ -65,9 +65,7 @@ class WindowFeed:
         self.warnings: tuple[str, ...] = ()
         where = Path(source.value) if source.kind == "path" else source.value
         with clock.stage("decode"):
-            self._reader = AudioReader(
-                where, split=options.channels == "split", block_s=_BLOCK_S
-            )
+            self._reader = AudioReader(where, split=options.channels == "split", block_s=_BLOCK_S)
         self.info = self._reader.info
         self.tracks = self._reader.tracks
         self._windowers = [
@@ -131,7 +129,7 @@ class WindowFeed:
                 self._put(block)
                 if block is None:
                     return
-        except BaseException as error:  # handed to the thread that consumes, whole
+        except BaseException as error:  # noqa: BLE001  (raised again where windows are used)
             self._put(error)
 
     def _put(self, item: Int16 | BaseException | None) -> None:

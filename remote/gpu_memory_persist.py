@@ -23,10 +23,11 @@ import torch
 from remote import gpu_state, model_folder, models
 from remote.dtype_choice import checked_device, fastest_dtype
 from remote.gpu_state import BUFFER_DTYPES, Manifest, State, dtype_name
+from remote.layout import WhisperShape
 from remote.packing import allocate, out_of_memory, pack_mapped
 from remote.protocol import ErrorCode, ExitCode, KnownError
 from remote.timing import StageClock
-from remote.whisper import Slots, Whisper, WhisperShape
+from remote.whisper import Slots, Whisper
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def probe(model: Whisper) -> tuple[float, ...]:
 
 
 def probe_input(shape: WhisperShape) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fixed input: seeded noise float32 ``[1, n_mels, frames]``, and tokens int64 ``[1, 4]``."""
+    """The fixed input: seeded noise float32 ``[1, n_mels, frames]``, tokens int64 ``[1, 4]``."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand((1, shape.n_mels, 2 * shape.audio_ctx), generator=generator) * 2 - 1
     return noise, torch.arange(_PROBE_TOKENS)[None] * (shape.vocab // _PROBE_TOKENS)

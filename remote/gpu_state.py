@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from remote import model_folder
+from remote.layout import WhisperShape, buffer_size, layout
 from remote.packing import unreadable
 from remote.protocol import ErrorCode, KnownError, WireError, from_plain, to_plain
-from remote.whisper import WhisperShape, buffer_size, layout
 
 FORMAT = 1
 BUFFER_DTYPES = {

@@ -67,4 +67,5 @@ class _Int8Linear:
         product.mul_(scale)
         if self._bias is not None:
             product.add_(self._bias)
-        return product.view(*x.shape[:-1], self._outputs)
+        found: Tensor = product.view(*x.shape[:-1], self._outputs)
+        return found

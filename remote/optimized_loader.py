@@ -27,6 +27,7 @@ from torch import Tensor
 from remote import gpu_memory_persist, gpu_state, model_folder, models
 from remote.dtype_choice import DTYPES, checked_device, fastest_dtype
 from remote.gpu_state import BUFFER_DTYPES, State, dtype_name
+from remote.layout import WhisperShape, pack
 from remote.load_report import STRATEGIES, Attempt, LoadReport, Trial, table
 from remote.packing import (
     FreeBytes,
@@ -38,7 +39,7 @@ from remote.packing import (
 )
 from remote.protocol import ErrorCode, ExitCode, KnownError, WireError, from_plain, to_plain
 from remote.timing import StageClock, peak_memory_bytes
-from remote.whisper import Whisper, WhisperShape, pack
+from remote.whisper import Whisper
 
 __all__ = ["STRATEGIES", "Attempt", "LoadReport", "fastest_dtype", "load_model"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from remote import model_folder
+from remote.layout import WhisperShape, buffer_size, pack
 from remote.protocol import ErrorCode, KnownError
-from remote.whisper import WhisperShape, buffer_size, pack
 
 _RELEASE_BYTES = 256 << 20
 """Mapped weights read before their pages are given back."""

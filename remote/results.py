@@ -45,7 +45,9 @@ def render(
     if kind == "text":
         return "".join(f"{segment.text}\n" for segment in segments)
     if kind == "json":
-        return json.dumps(_body(name, segments, summary, hello), ensure_ascii=False, indent=1) + "\n"
+        return (
+            json.dumps(_body(name, segments, summary, hello), ensure_ascii=False, indent=1) + "\n"
+        )
     return _subtitles(kind, segments)
 
 
@@ -62,7 +64,7 @@ def write(path: Path, content: str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
@@ -137,13 +139,11 @@ def _upload_presigned(address: str, content: str) -> None:
 def _passing(error: BaseException) -> bool:
     """Whether a later try may succeed: no answer, or a server's own fault."""
     if isinstance(error, urllib.error.HTTPError):
-        return error.code >= 500  # noqa: PLR2004
+        return error.code >= 500
     return isinstance(error, OSError)
 
 
-def _body(
-    name: str, segments: Sequence[Segment], summary: Summary, hello: Hello
-) -> dict[str, Any]:
+def _body(name: str, segments: Sequence[Segment], summary: Summary, hello: Hello) -> dict[str, Any]:
     return {
         "format": "farscribe-transcript",
         "version": 1,

@@ -71,9 +71,7 @@ def rest_of(window: Window, reached: int) -> Window | None:
     if reached <= 0:
         return None
     cut = window.file_sample(reached)
-    speech = tuple(
-        Span(max(span.start, cut), span.end) for span in window.speech if span.end > cut
-    )
+    speech = tuple(Span(max(span.start, cut), span.end) for span in window.speech if span.end > cut)
     if sum(span.end - span.start for span in speech) < MIN_REST_SPEECH:
         return None
     pieces: list[Piece] = []
@@ -83,9 +81,7 @@ def rest_of(window: Window, reached: int) -> Window | None:
             start = max(piece.file_start, cut)
             pieces.append(Piece(start, end - start))
     length = sum(piece.length for piece in pieces)
-    return replace(
-        window, samples=window.samples[-length:], pieces=tuple(pieces), speech=speech
-    )
+    return replace(window, samples=window.samples[-length:], pieces=tuple(pieces), speech=speech)
 
 
 def to_segments(
@@ -118,9 +114,7 @@ def to_segments(
         spoken = words[i] if words else ()
         if spoken:
             start, end = spoken[0].start_ms, spoken[-1].end_ms
-        segments.append(
-            Segment(start, max(start, end), text, spoken, channel, language, quality)
-        )
+        segments.append(Segment(start, max(start, end), text, spoken, channel, language, quality))
     return tuple(segments)
 
 

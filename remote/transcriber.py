@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from remote.alignment import Spoken, token_times
+from remote.capacity import is_out_of_memory, rows_that_fit
 from remote.chunking import Detector, WindowSettings
 from remote.decoding import TEMPERATURES, Counters, Decoded, Decoder, Request, detect_languages
 from remote.features import HOP, SAMPLE_RATE, LogMel
@@ -51,12 +52,6 @@ TOKENS_PER_SECOND = 15
 TOKENS_SPARE = 40
 """Most tokens of a window: its seconds times the first, plus the second. Fast English speech
 takes 7 a second with its timestamps, scripts without letters of their own up to twice that."""
-
-ROWS = {"cpu": 16, "cuda": 64}
-"""Windows decoded side by side where memory allows."""
-
-_MEMORY_SHARE = 0.5
-"""Of the free memory that the rows' caches may take."""
 
 log = logging.getLogger(__name__)
 
@@ -203,9 +198,7 @@ class Transcriber:
                 self._detect_language(job)
             yield [self._request(job, part) for part in parts]
 
-    def _next_parts(
-        self, job: _Job, heard: Iterator[Heard | None], most: int
-    ) -> list[Part] | None:
+    def _next_parts(self, job: _Job, heard: Iterator[Heard | None], most: int) -> list[Part] | None:
         """Up to ``most`` parts to decode, what is left over before what is new; None at the end."""
         parts: list[Part] = []
         while len(parts) < most and (part := job.ledger.again()):
@@ -301,7 +294,7 @@ class Transcriber:
             words[decoded.request.key] = phrase_lists = []
             for phrase in said:
                 size = len(phrase.tokens)
-                sure = [2.718281828 ** p for p in decoded.token_logprobs[phrase.first :][:size]]
+                sure = [2.718281828**p for p in decoded.token_logprobs[phrase.first :][:size]]
                 phrase_lists.append(
                     phrase_words(
                         window, phrase, self.tokenizer, job.language,
@@ -379,28 +372,6 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
         suppress=tokenizer.suppress,
         begin_suppress=tokenizer.begin_suppress,
         max_initial_timestamp=tokenizer.max_initial_timestamp_index,
-    )
-
-
-def rows_that_fit(model: Whisper) -> int:
-    """Windows that may decode side by side: as many as pay, and as the free memory holds."""
-    shape, most = model.shape, ROWS.get(model.device.type, 16)
-    row = 2 * shape.text_layers * shape.d_model * (shape.audio_ctx + shape.text_ctx)
-    row_bytes = row * model.cache_dtype.itemsize
-    if model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
-    else:
-        free = 2 * 2**30
-    return max(1, min(most, int(free * _MEMORY_SHARE) // row_bytes))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device, or this computer, had no memory left.
-
-    PyTorch's CPU allocator raises a plain RuntimeError whose text is all there is to go by.
-    """
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
 
 

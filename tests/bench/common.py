@@ -146,6 +146,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def threads() -> int:
+    """Threads that every system gets: $OMP_NUM_THREADS, or one for each core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() else cores()
+
+
 def cpu_model() -> str:
     """What the processor calls itself."""
     cpuinfo = Path("/proc/cpuinfo")  # Linux's platform module knows only the architecture

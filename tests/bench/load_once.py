@@ -100,7 +100,8 @@ def _transformers(folder: Path) -> object:
 
 def _logits(model: object) -> list[float]:
     from remote.gpu_memory_persist import PROBE_LOGITS, probe, probe_input
-    from remote.whisper import Whisper, WhisperShape
+    from remote.layout import WhisperShape
+    from remote.whisper import Whisper
 
     if isinstance(model, Whisper):
         return list(probe(model))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from remote.whisper import WhisperShape, layout
+from remote.layout import WhisperShape, layout
 
 SHAPES = {
     "turbo": WhisperShape(128, 1500, 1280, 20, 32, 5120, 448, 20, 4, 5120, 51866),

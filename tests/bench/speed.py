@@ -22,11 +22,11 @@ from tests.bench.common import (
     add_eval,
     bench_parser,
     comma_list,
-    cores,
     eval_folder,
     recordings,
     say,
     score,
+    threads,
 )
 from tests.bench.peer_models import ctranslate2_model
 from tests.bench.recordings import write_flac
@@ -166,7 +166,7 @@ def report(
             between = f"{spread[0]:.1f}–{spread[-1]:.1f}"
             rows.append([recording.id, name, f"{run.speed:.1f}", between, ratio, wer])
     notes = [f"{name}: {SYSTEMS[name]}" for name in systems if SYSTEMS[name]]
-    notes += [f"{cores()} threads each; one at a time, each loaded once and warmed up"]
+    notes += [f"{threads()} threads each; one at a time, each loaded once and warmed up"]
     if SLOW in systems:
         notes += [f"{SLOW} heard the first {SLOW_S:.0f} s alone and is not scored"]
     plain = [
@@ -180,5 +180,5 @@ def report(
         columns=["recording", "system", "× real time", "range", f"to {YARDSTICK}", "WER"],
         rows=rows,
         notes=notes,
-        numbers={"model": model, "threads": cores(), "runs": plain},
+        numbers={"model": model, "threads": threads(), "runs": plain},
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from tests.bench.common import ROOT, Json, bench_extra, cores, give_up
+from tests.bench.common import ROOT, Json, bench_extra, give_up, threads
 
 SYSTEMS: Mapping[str, str] = {
     "ours": "dtype chosen by the machine",
@@ -86,7 +86,7 @@ class FasterWhisper:
         import faster_whisper
 
         self._model = faster_whisper.WhisperModel(
-            model, device="cpu", compute_type="int8", cpu_threads=cores()
+            model, device="cpu", compute_type="int8", cpu_threads=threads()
         )
         self._batched: dict[str, Any] = {}
         if batch:
@@ -197,7 +197,7 @@ class Child:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.systems", name, model, peer_model],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": str(cores()), "TQDM_DISABLE": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads()), "TQDM_DISABLE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remote.layout import WhisperShape
 from remote.protocol import Segment
 from remote.rules import TokenRules, Vocabulary
-from remote.whisper import Slots, Watch, Whisper, WhisperShape
+from remote.whisper import Slots, Watch, Whisper
 
 Script = Callable[[tuple[int, ...]], Mapping[int, float]]
 """All tokens of a text so far, prompt included, to the logits of the next; others are unlikely."""

@@ -8,8 +8,8 @@ import torch
 
 from remote import dtype_choice
 from remote.dtype_choice import cpu_dtypes, fastest_dtype, probe_size, window_seconds
+from remote.layout import WhisperShape
 from remote.linear import int8_works
-from remote.whisper import WhisperShape
 
 TINY = WhisperShape(80, 1500, 384, 6, 4, 1536, 448, 6, 4, 1536, 51864)
 TURBO = WhisperShape(128, 1500, 1280, 20, 32, 5120, 448, 20, 4, 5120, 51866)

@@ -19,9 +19,9 @@ from remote.gpu_memory_persist import (
     probe,
     verify_gpu_state,
 )
+from remote.layout import WhisperShape, layout
 from remote.optimized_loader import load_model
 from remote.protocol import ErrorCode, KnownError
-from remote.whisper import WhisperShape, layout
 from tests.remote.model_factory import write_model
 
 

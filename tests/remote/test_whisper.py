@@ -8,18 +8,10 @@ import torch
 from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from remote.layout import ALIGN, WhisperShape, buffer_size, layout, pack
 from remote.linear import int8_works
 from remote.protocol import ErrorCode, KnownError
-from remote.whisper import (
-    ALIGN,
-    Slots,
-    Whisper,
-    WhisperShape,
-    buffer_size,
-    cross_attention,
-    layout,
-    pack,
-)
+from remote.whisper import Slots, Whisper, cross_attention
 from tests.remote.conftest import Loaded
 
 FRAMES = 100
