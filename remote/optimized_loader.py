@@ -84,7 +84,8 @@ def load_model(
                     model = Whisper(shape, buffer, int8=dtype == "int8")
         except KnownError as error:
             log.info("%s: strategy %s does not work: %s", folder.name, strategy, error.message)
-            failures.append((strategy, error))
+            # Without its traceback, whose frames would keep this attempt's buffer.
+            failures.append((strategy, KnownError(error.code, error.message, error.hint)))
             continue
         return model, _report(task, strategy, failures, time.perf_counter() - begin)
     raise _worst(failures)
@@ -162,7 +163,7 @@ def _stream(
     """
     cuda = target.is_cuda
     raw = target.view(torch.uint8)
-    halves = torch.empty((2, min(staging_bytes, len(raw))), dtype=torch.uint8, pin_memory=cuda)
+    halves = _staging(min(staging_bytes, len(raw)), pinned=cuda)
     copied = [torch.cuda.Event() for _ in range(2 * cuda)]
     begin, reading = time.perf_counter(), 0.0
     with state.path.open("rb", buffering=0) as file:
@@ -181,6 +182,17 @@ def _stream(
         torch.cuda.synchronize(target.device)
     clock.add("read", reading)
     clock.add("to-device", time.perf_counter() - begin - reading)
+
+
+def _staging(half_bytes: int, *, pinned: bool) -> Tensor:
+    """Two halves of host memory, uint8 ``[2, half_bytes]``; pinned where the system lets us."""
+    try:
+        return torch.empty((2, half_bytes), dtype=torch.uint8, pin_memory=pinned)
+    except RuntimeError:
+        if not pinned:
+            raise
+        log.info("No memory can be pinned: copying to the device takes longer.")
+        return torch.empty((2, half_bytes), dtype=torch.uint8)
 
 
 def _read_all(file: FileIO, view: memoryview, path: Path) -> None:
@@ -203,8 +215,13 @@ def _from_mapped_weights(task: _Task) -> Tensor:
 def _from_transformers(task: _Task) -> Tensor:
     """The weights as transformers loads them, then packed."""
     with task.clock.stage("import"):
-        from transformers import WhisperForConditionalGeneration
-        from transformers.utils import logging as transformers_logging
+        try:
+            from transformers import WhisperForConditionalGeneration
+            from transformers.utils import logging as transformers_logging
+        except ImportError as error:
+            raise KnownError(
+                ErrorCode.ENGINE_MISSING, f"transformers cannot be imported: {error}."
+            ) from error
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with task.clock.stage("read"):
         try:
@@ -215,7 +232,8 @@ def _from_transformers(task: _Task) -> Tensor:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            raise unreadable(task.folder, f"transformers says {error}") from error
+            first = str(error).strip().partition("\n")[0]
+            raise unreadable(task.folder, f"transformers says {first}") from error
         model, info = loaded
         missing = sorted({*info["missing_keys"]} - {"proj_out.weight"})
         if missing:  # transformers would go on with random numbers

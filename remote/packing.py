@@ -24,8 +24,11 @@ FreeBytes = Callable[[torch.device], int | None]
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Bytes free on a GPU; None for the CPU."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    """Bytes free on a GPU, those that torch keeps for reuse included; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def allocate(

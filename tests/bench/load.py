@@ -1,8 +1,8 @@
 """The loading strategies on a large model of random weights: time, bytes read, peak memory.
 
 Each load is a process of its own, on the CPU in float32, once with the model's files dropped from
-the page cache and then with them in it. Imports of PyTorch come before the clock; transformers'
-own are part of what its strategy costs.
+the page cache and then with them in it. The import of PyTorch comes before the clock; other imports
+are a column of their own.
 """
 
 import json
@@ -27,6 +27,7 @@ part in so many of its time."""
 COLUMNS = (
     "strategy",
     "page cache",
+    "imports",
     "load",
     "× standard",
     "to first logits",
@@ -140,6 +141,7 @@ def _row(way: str, cache: str, found: Sequence[Json], standard_s: float) -> list
     return [
         "from_pretrained alone" if way == "transformers" else way,
         cache,
+        f"{median(found, 'import_s'):.2f} s",
         f"{load_s:.2f} s",
         f"{standard_s / load_s:.1f}",
         f"{first['logits_s']:.1f} s",
@@ -162,7 +164,8 @@ def _notes(
         later = 100 * peak(state[0], "resident") / peak(other[0], "resident")
         own = 100 * peak(state[0], "anonymous") / peak(other[0], "anonymous")
         notes.append(
-            f"{cache}: the GPU state loads {faster:.1f}× faster than standard (target {FASTER}×) "
+            f"{cache}: the GPU state loads {faster:.1f}× faster than standard (target {FASTER}×), "
+            f"{_with_imports(other) / _with_imports(state):.1f}× with imports, "
             f"with {share:.0f} % of its peak memory (target {MEMORY_SHARE} %); with the logits, "
             f"when every weight has been read, {later:.0f} %, of anonymous memory {own:.0f} %"
         )
@@ -174,6 +177,10 @@ def _notes(
     notes.append(f"every process holds {_before(runs):.2f} GB before it loads")
     notes.append("anonymous memory is the process's own; the rest is pages of mapped files")
     return notes
+
+
+def _with_imports(found: Sequence[Json]) -> float:
+    return median(found, "load_s") + median(found, "import_s")
 
 
 def median(found: Sequence[Json], name: str) -> float:

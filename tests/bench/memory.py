@@ -107,7 +107,7 @@ def report(model: str, source: str, runs: Sequence[Run]) -> Report:
     first = runs[0].peak_bytes
     rows = [
         [
-            f"{run.audio_s / 60:.0f} min",
+            f"{run.audio_s / 60:.3g} min",
             f"{run.peak_bytes / 2**20:.0f} MiB",
             f"{run.peak_bytes / first:.2f}",
             f"{run.speed:.1f}",

@@ -59,7 +59,7 @@ def test_imports_go_one_way_only() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("app", []), ("remote", ["worker"]), ("tests", ["worker", "dev"])],
+    [("app", []), ("remote", ["worker"]), ("tests", ["worker", "dev", "bench"])],
 )
 def test_what_is_imported_is_declared(folder: str, extras: list[str]) -> None:
     found = imports(folder)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from remote.layout import WhisperShape
 from remote.protocol import Segment
-from remote.rules import TokenRules, Vocabulary
 from remote.whisper import Slots, Watch, Whisper
 
 Script = Callable[[tuple[int, ...]], Mapping[int, float]]
@@ -66,11 +65,11 @@ class Scripted(Whisper):
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        found = torch.full((len(hidden), self.shape.vocab), UNLIKELY)
-        for row, (number, position, *written) in zip(found, hidden.int().tolist(), strict=True):
-            for token, score in self.scripts[number](tuple(written[: position + 1])).items():
-                row[token] = score
-        return found
+        rows = []
+        for number, position, *written in hidden.int().tolist():
+            likely = self.scripts[number](tuple(written[: position + 1]))
+            rows.append([likely.get(token, UNLIKELY) for token in range(self.shape.vocab)])
+        return torch.tensor(rows)
 
 
 class Cramped(Whisper):
@@ -165,8 +164,3 @@ class LoudStream:
 
     def finish(self) -> NDArray[np.float32]:
         return self.push(np.zeros(-len(self._left) % 512, np.int16))
-
-
-def free_rules(vocabulary: Vocabulary) -> TokenRules:
-    """Rules without timestamps."""
-    return TokenRules(vocabulary, timestamps=False)

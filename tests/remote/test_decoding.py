@@ -1,14 +1,16 @@
 """Windows decode as in transformers, each as if it were alone, and again only where it failed."""
 
 import random
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -28,13 +30,13 @@ from remote.rules import TokenRules, Vocabulary
 from remote.tokens import Tokenizer
 from remote.transcriber import vocabulary_of
 from remote.whisper import Whisper
-from tests.remote.conftest import Loaded, loaded
 from tests.remote.doubles import Script, Scripted
+from tests.remote.loaded_model import Loaded, loaded
 from tests.remote.model_factory import write_model
 from tests.remote.recordings import speech
 
 GREEDY = (0.0,)
-MOST = 40
+MOST = 25
 """Tokens that models with random weights are let write: they seldom end by themselves."""
 
 # ── as in transformers ───────────────────────────────────────────────────────────────────────
@@ -55,9 +57,9 @@ def random_model(
 
 
 def random_windows() -> list[np.ndarray[Any, np.dtype[np.int16]]]:
-    """Noise of several loudnesses and lengths, and speech."""
+    """Noise of two loudnesses and lengths, and speech."""
     rng = np.random.default_rng(3)
-    noise = [rng.normal(0, level, n) for level, n in ((3000, 30_000), (300, 480_000), (9000, 9000))]
+    noise = [rng.normal(0, level, n) for level, n in ((3000, 9_000), (300, 480_000))]
     return [*(window.astype(np.int16) for window in noise), speech()]
 
 
@@ -101,6 +103,16 @@ def by_key(results: Iterable[Decoded]) -> dict[int, Decoded]:
     return {decoded.request.key: decoded for decoded in results}
 
 
+@cache
+def reference(folder: Path) -> Any:
+    """The model as transformers has it."""
+    from transformers import WhisperForConditionalGeneration
+
+    return WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
+
+
 def theirs(
     folder: Path, tokenizer: Tokenizer, mel: Tensor, prompt: Sequence[int], timestamps: bool, n: int
 ) -> tuple[list[list[int]], list[list[float]]]:
@@ -108,13 +120,12 @@ def theirs(
 
     One pass over the window: Whisper's own generate would go on behind its last timestamp.
     """
-    from transformers import GenerationConfig, GenerationMixin, WhisperForConditionalGeneration
+    from transformers import GenerationConfig, GenerationMixin
     from transformers.generation import logits_process
 
-    model = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True)
-    model.generation_config.max_length = None
+    model = reference(folder)
     config = GenerationConfig(
-        max_new_tokens=n,
+        max_length=len(prompt) + n,
         num_beams=1,
         do_sample=False,
         pad_token_id=tokenizer.eot,
@@ -134,7 +145,7 @@ def theirs(
     scores = torch.stack(out.scores, 1).log_softmax(-1)
     tokens = out.sequences[:, len(prompt) :]
     logprobs = scores.gather(2, tokens[:, :, None])[:, :, 0].tolist()
-    ends = [(row + [tokenizer.eot]).index(tokenizer.eot) + 1 for row in tokens.tolist()]
+    ends = [[*row, tokenizer.eot].index(tokenizer.eot) + 1 for row in tokens.tolist()]
     return (
         [row[:end] for row, end in zip(tokens.tolist(), ends, strict=True)],
         [row[:end] for row, end in zip(logprobs, ends, strict=True)],
@@ -171,16 +182,11 @@ def test_a_real_model_writes_the_tokens_of_transformers(tiny_en: Loaded, timesta
 
 
 def test_a_real_model_writes_what_whispers_own_generate_writes(tiny_en: Loaded) -> None:
-    from transformers import WhisperForConditionalGeneration
-
     model, tokenizer = tiny_en.model, tiny_en.tokenizer
     mel, audio = features(model, [speech()])
     asked = requests(audio, tokenizer.prompt("en", "transcribe", True), tokenizer, most=100)
     (found,) = decoder(model, tokenizer).run(iter([asked]))
-    reference = WhisperForConditionalGeneration.from_pretrained(
-        tiny_en.folder, local_files_only=True
-    )
-    ids = reference.generate(
+    ids = reference(tiny_en.folder).generate(
         mel,
         attention_mask=torch.ones(1, 3000),
         return_timestamps=True,
@@ -192,17 +198,14 @@ def test_a_real_model_writes_what_whispers_own_generate_writes(tiny_en: Loaded) 
 
 
 def test_no_speech_is_read_at_the_start_token(random_model: Loaded) -> None:
-    from transformers import WhisperForConditionalGeneration
-
     model, tokenizer = random_model.model, random_model.tokenizer
     mel, audio = features(model, random_windows()[:2])
     prompt = tokenizer.prompt("en", "transcribe", True, "house, meeting")
     found = by_key(decoder(model, tokenizer).run(iter([requests(audio, prompt, tokenizer)])))
-    reference = WhisperForConditionalGeneration.from_pretrained(
-        random_model.folder, local_files_only=True
-    )
     with torch.inference_mode():
-        logits = reference(mel, decoder_input_ids=torch.tensor([prompt] * 2)).logits
+        logits = reference(random_model.folder)(
+            mel, decoder_input_ids=torch.tensor([prompt] * 2)
+        ).logits
     heard = logits[:, prompt.index(tokenizer.sot)].softmax(1)[:, tokenizer.no_speech]
     assert [found[key].no_speech_prob for key in (0, 1)] == pytest.approx(heard.tolist(), rel=1e-3)
 
@@ -210,16 +213,13 @@ def test_no_speech_is_read_at_the_start_token(random_model: Loaded) -> None:
 def test_languages_are_as_likely_as_transformers_has_it(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    from transformers import WhisperForConditionalGeneration
-
     made = loaded(write_model(tmp_path_factory.mktemp("model"), seed=5))
     mel, audio = features(made.model, random_windows())
     ids = list(made.tokenizer.languages.values())
     found = detect_languages(made.model, audio, made.tokenizer.sot, ids)
-    assert found.shape == (4, len(ids))
-    assert found.sum(1).tolist() == pytest.approx([1.0] * 4)
-    reference = WhisperForConditionalGeneration.from_pretrained(made.folder, local_files_only=True)
-    expected = reference.detect_language(mel)
+    assert found.shape == (3, len(ids))
+    assert found.sum(1).tolist() == pytest.approx([1.0] * 3)
+    expected = reference(made.folder).detect_language(mel)
     assert [ids[best] for best in found.argmax(1).tolist()] == expected.tolist()
 
 
@@ -323,17 +323,19 @@ def scripted(
     return made, request
 
 
-@given(st.data())
-def test_rows_are_refilled_without_mixing_up_windows(data: st.DataObject) -> None:
-    texts = data.draw(st.lists(st.lists(st.integers(0, 99), max_size=9), min_size=1, max_size=9))
-    rows = data.draw(st.integers(1, 4))
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(1, 4), st.integers(0))
+def test_rows_are_refilled_without_mixing_up_windows(
+    lengths: list[int], rows: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+    texts = [chance.choices(range(EOT), k=length) for length in lengths]
     decoding, request = scripted(*(says(*text) for text in texts), rows=rows)
-    contexts = st.sampled_from([(), (PREVIOUS, 1), (PREVIOUS, 1, 2)])
-    asked = [request(i, before=data.draw(contexts)) for i in range(len(texts))]
-    asked = data.draw(st.permutations(asked))
+    contexts = ((), (PREVIOUS, 1), (PREVIOUS, 1, 2))
+    asked = [request(i, before=chance.choice(contexts)) for i in range(len(texts))]
+    chance.shuffle(asked)
     batches: list[list[Request]] = []
     while asked:
-        size = data.draw(st.integers(0, len(asked)))
+        size = chance.randint(0, 3)
         batches.append(asked[:size])
         asked = asked[size:]
     found = list(decoding.run(iter(batches)))
@@ -475,6 +477,7 @@ def test_silence_is_not_decoded_again() -> None:
     assert decoded.no_speech_prob > 0.9
 
 
+@settings(max_examples=5)
 @given(st.permutations(range(5)), st.integers(1, 4))
 def test_a_sample_is_the_same_for_the_same_window_in_any_company(
     order: list[int], rows: int
@@ -490,12 +493,6 @@ def test_a_sample_is_the_same_for_the_same_window_in_any_company(
         assert found[one.key].temperature == expected.temperature
 
 
-def test_windows_of_the_same_sound_are_sampled_apart() -> None:
-    decoding, request = scripted(unsure, unsure, rows=2)
-    found = by_key(decoding.run(iter([[request(i, temperatures=(0.0, 1.0)) for i in (0, 1)]])))
-    assert found[0].attempts == found[1].attempts == 2 or found[0].tokens != found[1].tokens
-
-
 # ── the measures ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -507,7 +504,5 @@ def test_the_compression_ratio_tells_repetition_from_speech() -> None:
 
 @given(st.text(min_size=1))
 def test_the_compression_ratio_counts_bytes(text: str) -> None:
-    import zlib
-
     raw = text.encode()
     assert compression_ratio(text) == len(raw) / len(zlib.compress(raw))

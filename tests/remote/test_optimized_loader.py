@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -147,16 +148,19 @@ def test_a_state_of_other_weights_is_passed_over(folder: Path, tmp_path: Path) -
     assert "was not made from the model.safetensors beside it" in reason(other, expected)
 
 
-def test_a_state_of_other_weights_is_passed_over_in_a_folder_without_a_record(
-    tmp_path: Path,
+def test_weights_that_were_exchanged_under_an_old_record_are_noticed(
+    folder: Path, tmp_path: Path
 ) -> None:
-    first = write_model(tmp_path / "first")
-    preload_gpu_model(first, device="cpu", dtype="float32")
-    assert load_model(first)[1].strategy == "gpu-state"
-    second = write_model(tmp_path / "second", seed=1)
-    expected = probe(load_model(second)[0])
-    shutil.copy(state_of(first), second)
-    assert "was not made from" in reason(second, expected)
+    other = write_model(tmp_path / "other", seed=1)
+    expected = probe(load_model(other)[0])
+    shutil.copy(other / model_folder.WEIGHTS, folder)
+    assert "was not made from" in reason(folder, expected)
+
+
+def test_a_folder_without_a_record_has_states_too(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    preload_gpu_model(model, device="cpu", dtype="float32")
+    assert load_model(model)[1].strategy == "gpu-state"
 
 
 def test_a_state_of_another_revision_is_passed_over(
@@ -289,6 +293,17 @@ def test_a_model_that_no_computer_can_hold_is_told_as_such(folder: Path) -> None
     model_folder.write_json(folder / model_folder.CONFIG, {**config, "vocab_size": 1 << 46})
     error = refused(lambda: load_model(folder, strategies=("gpu-state", "memory-mapped")))
     assert error.code == ErrorCode.OUT_OF_MEMORY
+
+
+def test_a_strategy_that_failed_keeps_no_buffer(folder: Path) -> None:
+    tensors = load_file(folder / model_folder.WEIGHTS)
+    name = "model.decoder.layer_norm.bias"  # the last that is packed
+    del tensors[name]
+    save_file(tensors, folder / model_folder.WEIGHTS, {"format": "pt"})
+    error = refused(lambda: load_model(folder, strategies=("memory-mapped",)))
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert (name in error.message, "_from_mapped_weights" in frames) == (True, False)
+    assert error.__cause__ is error.__context__ is None
 
 
 def test_a_missing_tensor_is_told_and_never_made_up(folder: Path) -> None:
