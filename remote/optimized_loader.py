@@ -222,7 +222,7 @@ def _from_transformers(task: _Task) -> Tensor:
             raise KnownError(
                 ErrorCode.ENGINE_MISSING, f"transformers cannot be imported: {error}."
             ) from error
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     with task.clock.stage("read"):
         try:
             loaded: Any = WhisperForConditionalGeneration.from_pretrained(

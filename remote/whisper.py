@@ -18,6 +18,10 @@ from torch import Tensor
 from remote.layout import WhisperShape, layout
 from remote.linear import Linear, make_linear
 
+INT8_ENCODER_WIDTH = 512
+"""Narrower encoders stay as they are: quantising their activations takes what int8 products save
+(tiny, 384 wide: 0.93 of the time, and 0.1 points of word error rate lost; base, 512: 0.80)."""
+
 Watch = Callable[[int, Tensor, Tensor], None]
 """Is shown (layer, queries [n, heads, t, head], keys [n, heads, audio_ctx, head])."""
 
@@ -28,7 +32,8 @@ class Whisper:
     Args:
         shape: its sizes.
         buffer: ``[buffer_size(shape)]`` on the device it will run on; kept, not copied.
-        int8: run the linear layers in int8 (CPU only); activations stay float32.
+        int8: run the linear layers in int8 (CPU only); activations stay float32, and so does
+            the encoder of models too narrow to gain by it.
     """
 
     def __init__(self, shape: WhisperShape, buffer: Tensor, *, int8: bool = False) -> None:
@@ -42,9 +47,12 @@ class Whisper:
             slot.name: buffer[slot.offset : slot.offset + slot.size].view(slot.shape)
             for slot in layout(shape)
         }
-        self._encoder = [self._block(f"encoder.{i}.") for i in range(shape.audio_layers)]
-        self._decoder = [self._block(f"decoder.{i}.") for i in range(shape.text_layers)]
-        self._cross_kv = self._linear("decoder.cross_kv")
+        hears_int8 = int8 and shape.d_model >= INT8_ENCODER_WIDTH
+        self._encoder = [
+            self._block(f"encoder.{i}.", int8=hears_int8) for i in range(shape.audio_layers)
+        ]
+        self._decoder = [self._block(f"decoder.{i}.", int8=int8) for i in range(shape.text_layers)]
+        self._cross_kv = self._linear("decoder.cross_kv", int8=hears_int8)
         self._logits = make_linear(self._weights["decoder.tokens"], None, int8=int8)
 
     @property
@@ -53,7 +61,16 @@ class Whisper:
         return "int8" if self.int8 else str(self.dtype).removeprefix("torch.")
 
     def encode(self, mel: Tensor) -> Tensor:
-        """Audio features ``[batch, audio_ctx, d_model]`` of log-mel ``[batch, n_mels, frames]``."""
+        """Audio features ``[batch, audio_ctx, d_model]`` of log-mel ``[batch, n_mels, frames]``.
+
+        On the CPU one window at a time: its layers then stay in the cache (tiny, per window: 278
+        against 356 ms in a batch of four).
+        """
+        if mel.device.type == "cpu":
+            return torch.cat([self._encode(window) for window in mel.split(1)])
+        return self._encode(mel)
+
+    def _encode(self, mel: Tensor) -> Tensor:
         weight = self._weights
         x = F.gelu(
             F.conv1d(mel, weight["encoder.conv1.weight"], weight["encoder.conv1.bias"], 1, 1)
@@ -113,17 +130,17 @@ class Whisper:
         """Logits ``[..., vocab]`` in float32 of hidden states ``[..., d_model]``."""
         return self._logits(hidden).float()
 
-    def _block(self, prefix: str) -> "_Block":
+    def _block(self, prefix: str, *, int8: bool) -> "_Block":
         names = {name.removeprefix(prefix) for name in self._weights if name.startswith(prefix)}
         linears = sorted({name.rpartition(".")[0] for name in names if "norm" not in name})
         return _Block(
-            {name: self._linear(prefix + name) for name in linears},
+            {name: self._linear(prefix + name, int8=int8) for name in linears},
             {name: self._weights[prefix + name] for name in names if "norm" in name},
         )
 
-    def _linear(self, name: str) -> Linear:
+    def _linear(self, name: str, *, int8: bool) -> Linear:
         return make_linear(
-            self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], int8=self.int8
+            self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], int8=int8
         )
 
 
@@ -169,7 +186,8 @@ class _Block:
     def encode(self, x: Tensor, heads: int) -> Tensor:
         batch, length, width = x.shape
         qkv = self.linear["qkv"](self._normed("attn_norm", x))
-        q, k, v = qkv.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        # Contiguous: the attention's kernel is a quarter faster for it, the copy included.
+        q, k, v = qkv.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
         mixed = F.scaled_dot_product_attention(q, k, v)
         x = x + self.linear["out"](mixed.transpose(1, 2).reshape(batch, length, width))
         return self._feed_forward(x)

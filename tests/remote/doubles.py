@@ -160,7 +160,7 @@ class LoudStream:
         whole = len(samples) // 512 * 512
         self._left = samples[whole:]
         loudest = np.abs(samples[:whole].astype(np.int32)).reshape(-1, 512).max(1)
-        return (loudest > 500).astype(np.float32)
+        return np.asarray(loudest > 500, np.float32)
 
     def finish(self) -> NDArray[np.float32]:
         return self.push(np.zeros(-len(self._left) % 512, np.int16))
