@@ -28,6 +28,7 @@ from typing import Any
 if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one shall read why
     sys.exit("Farscribe needs Python 3.11 or newer; this one is " + sys.version.split()[0] + ".")
 
+WINDOWS = os.name == "nt"
 ROOT = Path(__file__).resolve().parent
 TORCH = "torch==2.13.0"
 EXTRAS = {"run": {"worker", "starter"}, "test": {"worker", "starter", "dev"}}
@@ -74,8 +75,8 @@ class Environment:
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder = folder
         self.root = root
-        self.scripts = folder / ("Scripts" if os.name == "nt" else "bin")
-        self.python = self.scripts / ("python.exe" if os.name == "nt" else "python")
+        self.scripts = folder / ("Scripts" if WINDOWS else "bin")
+        self.python = self.scripts / ("python.exe" if WINDOWS else "python")
         self.log = folder / "bootstrap.log"
         self._stamp = folder / "farscribe.json"
         self._busy = folder / "farscribe.busy"
@@ -193,12 +194,13 @@ class Environment:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=() if os.name == "nt" else (lock,),
+                pass_fds=() if WINDOWS else (lock,),
+                process_group=None if WINDOWS else 0,
             ) as child:
                 try:
                     seconds = watch(title, child, self.log, start)
                 except BaseException:
-                    child.terminate()
+                    stop(child)
                     raise
         if child.returncode == 0:
             say(f"  {title}: {seconds:.0f} s")
@@ -229,6 +231,14 @@ def require_venv() -> None:
         if apt
         else "Python cannot make virtual environments here: install its modules venv and ensurepip."
     )
+
+
+def stop(child: "subprocess.Popen[bytes]") -> None:
+    """Ends the child and what it started, which would go on writing otherwise."""
+    if WINDOWS:
+        child.terminate()
+    else:
+        os.killpg(child.pid, signal.SIGTERM)
 
 
 def watch(title: str, child: "subprocess.Popen[bytes]", log: Path, start: int) -> float:
@@ -298,7 +308,7 @@ def command_for(verb: str, arguments: list[str], scripts: Path) -> list[str]:
 
 def become(command: list[str]) -> None:
     """Does not return: the command takes this process over, its exit status and Ctrl-C too."""
-    if os.name == "nt":  # which has no exec that keeps the console waiting
+    if WINDOWS:  # which has no exec that keeps the console waiting
         sys.exit(subprocess.call(command))
     os.execv(command[0], command)  # noqa: S606 - a list, and no shell is wanted
 

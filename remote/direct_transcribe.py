@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ if not __package__:  # `python direct_transcribe.py`: imports start at the repos
 import torch
 
 from remote import models
+from remote.capacity import keep_freed_memory
 from remote.layout import WhisperShape
 from remote.load_report import LoadReport
 from remote.model_folder import CONFIG, read_json
@@ -82,10 +84,12 @@ def open_engine(
         folder = models.resolve(model, progress)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = dtype or fastest_dtype(WhisperShape.from_config(read_json(folder / CONFIG)), place)
-    whisper, report = load_model(folder, device=place, dtype=kind, strategies=strategies)
-    transcriber = Transcriber(
-        whisper, Tokenizer.from_folder(folder), SpeechDetector.load(place), rows=rows
-    )
+    keep_freed_memory()
+    with ThreadPoolExecutor(1) as aside:  # reading the tokenizer takes as long as some weights do
+        tokenizer = aside.submit(Tokenizer.from_folder, folder)
+        whisper, report = load_model(folder, device=place, dtype=kind, strategies=strategies)
+        detector = SpeechDetector.load(place)
+        transcriber = Transcriber(whisper, tokenizer.result(), detector, rows=rows)
     hello = Hello(
         major=PROTOCOL_MAJOR,
         minor=PROTOCOL_MINOR,

@@ -195,11 +195,13 @@ def test_test_adds_the_tools_and_runs_pytest_in_the_repository(ready: Copy) -> N
     assert (code, messages) == (0, "")
 
 
-def test_a_set_up_that_was_cut_off_is_made_anew(ready: Copy) -> None:
-    (ready.venv / "farscribe.json").unlink()
-    (ready.venv / "farscribe.busy").touch()
-    shutil.rmtree(next(ready.venv.glob("lib/python*/site-packages/torch")))
-    code, output, messages = ready.call("run")
+def test_a_set_up_that_was_killed_is_made_anew(bare: Copy) -> None:
+    process = bare.start("run")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Setting up Farscribe")
+    process.kill()
+    process.communicate()
+    code, output, messages = bare.call("run")
     assert code == 0, messages
     assert output.startswith("arguments")
     assert "left unfinished" in messages
