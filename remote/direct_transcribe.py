@@ -22,6 +22,7 @@ import torch
 from remote import models
 from remote.capacity import keep_freed_memory
 from remote.layout import WhisperShape
+from remote.gpu_state import state_path
 from remote.load_report import LoadReport
 from remote.model_folder import CONFIG, read_json
 from remote.optimized_loader import STRATEGIES, fastest_dtype, load_model
@@ -90,17 +91,6 @@ def open_engine(
         whisper, report = load_model(folder, device=place, dtype=kind, strategies=strategies)
         detector = SpeechDetector.load(place)
         transcriber = Transcriber(whisper, tokenizer.result(), detector, rows=rows)
-    hello = Hello(
-        major=PROTOCOL_MAJOR,
-        minor=PROTOCOL_MINOR,
-        engine=version(),
-        model=model,
-        device=report.device,
-        dtype=report.dtype,
-        strategy=report.strategy,
-        load_s=round(report.wall_s, 4),
-        notes=(*(attempt.reason for attempt in report.attempts), *report.notes),
-    )
     log.info(
         "%s on %s in %s: loaded in %.2f s by strategy %s%s",
         model,
@@ -110,7 +100,24 @@ def open_engine(
         report.strategy,
         "".join(f"; not {a.strategy}: {a.reason}" for a in report.attempts),
     )
-    return Engine(transcriber.transcribe, hello, report)
+    return Engine(transcriber.transcribe, _hello(model, folder, report), report)
+
+
+def _hello(model: str, folder: Path, report: LoadReport) -> Hello:
+    """Who this engine is. That a state was never made is no news; that one is of no use, is."""
+    made = state_path(folder, report.dtype).exists()
+    refused = [attempt.reason for attempt in report.attempts] if made else []
+    return Hello(
+        major=PROTOCOL_MAJOR,
+        minor=PROTOCOL_MINOR,
+        engine=version(),
+        model=model,
+        device=report.device,
+        dtype=report.dtype,
+        strategy=report.strategy,
+        load_s=round(report.wall_s, 4),
+        notes=(*refused, *report.notes),
+    )
 
 
 def version() -> str:

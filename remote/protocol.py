@@ -207,7 +207,8 @@ class Options:
         language: ISO 639-1 code, or None to detect it for each file.
         task: "transcribe", or "translate" into English (multilingual models only).
         words: also give the time of each word.
-        windows: how speech is cut: "vad" at silence, "fixed" every 30 s, "off" one window of 30 s.
+        windows: how speech is cut: "vad" at silence, "fixed" every 30 s where somebody speaks, "off"
+            every 30 s and every window kept.
         channels: "mix" to mono, or "split" to transcribe each channel by itself.
         vocabulary: names and terms to expect, as a sentence or a comma separated list.
         fallback: decode a window again at higher temperature where it fails the thresholds.
@@ -395,7 +396,7 @@ def encode(message: Message) -> bytes:
     """One message as one line, newline included. Numbers that JSON cannot hold raise ValueError."""
     body = {"type": _NAMES[type(message)], **to_plain(message)}
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8") + b"\n"
+    return text.encode("utf-8", "surrogatepass") + b"\n"  # a file name may be any bytes
 
 
 def decode(line: bytes) -> Message | None:
