@@ -396,7 +396,7 @@ def encode(message: Message) -> bytes:
     """One message as one line, newline included. Numbers that JSON cannot hold raise ValueError."""
     body = {"type": _NAMES[type(message)], **to_plain(message)}
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8", "surrogatepass") + b"\n"  # a file name may be any bytes
+    return text.encode("utf-8", "surrogatepass") + b"\n"
 
 
 def decode(line: bytes) -> Message | None:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+# As the engine does for itself: threads that wait do not burn a busy machine's cores. Set before
+# torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 # The machine may be busy: a slow example is no bug. On CI the examples are the same each time.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")

@@ -1,5 +1,6 @@
 """Stand-ins for what decodes and listens: models that follow a script or lack memory."""
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -37,6 +38,9 @@ class Scripted(Whisper):
     def window(self, number: int) -> Tensor:
         """Features of the window that script ``number`` is for."""
         return torch.full((self.shape.audio_ctx, self.shape.d_model), float(number))
+
+    def encode(self, mel: Tensor) -> Tensor:
+        return torch.zeros(len(mel), self.shape.audio_ctx, self.shape.d_model)
 
     def cross(self, audio: Tensor) -> Tensor:
         return audio[None, None, :, None].expand(1, 2, -1, 1, -1, -1)
@@ -80,21 +84,28 @@ class Cramped(Whisper):
         encoded: windows that it can encode at once.
         decoded: rows that it can decode at once.
         caches: how often there is no memory for the decoder's caches before there is.
+
+    It counts: ``calls`` of decode, windows encoded and decoded at once at most, and caches that
+    were ``kept`` while new ones were made after a refusal.
     """
 
     def __init__(
         self, model: Whisper, *, encoded: int = 99, decoded: int = 99, caches: int = 0
     ) -> None:
         self._encoded, self._decoded, self._caches = encoded, decoded, 0
+        self._used: list[weakref.ref[Slots]] = []
+        self._refused = False
+        self.kept: list[int] = []
         super().__init__(model.shape, model.buffer, int8=model.int8)
         self._caches = caches
         self.most_encoded = self.most_decoded = self.calls = 0
-        self.live_caches: list[int] = []
 
     @property
     def cache_dtype(self) -> torch.dtype:  # type: ignore[override]
-        """Read where caches are made: how many there are then is noted."""
-        self.live_caches.append(sum(is_cache(thing) for thing in gc.get_objects()))
+        """Read where caches are made, after a refusal first of all: what is kept then is noted."""
+        if self._refused:
+            self.kept.append(sum(slots() is not None for slots in self._used))
+            self._refused = False
         self._caches -= 1
         self._check(self._caches >= 0)
         return self._cache_dtype
@@ -124,10 +135,13 @@ class Cramped(Whisper):
         self._check(rows.stop > self._decoded)
         self.most_decoded = max(self.most_decoded, rows.stop)
         self.calls += 1
+        if all(used() is not slots for used in self._used):
+            self._used.append(weakref.ref(slots))
         return super().decode(tokens, positions, slots, rows, length, watch)
 
     def _check(self, full: bool) -> None:
         if full:
+            self._refused = True
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
