@@ -21,8 +21,8 @@ import torch
 
 from remote import models
 from remote.capacity import keep_freed_memory
-from remote.layout import WhisperShape
 from remote.gpu_state import state_path
+from remote.layout import WhisperShape
 from remote.load_report import LoadReport
 from remote.model_folder import CONFIG, read_json
 from remote.optimized_loader import STRATEGIES, fastest_dtype, load_model

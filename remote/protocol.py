@@ -207,8 +207,8 @@ class Options:
         language: ISO 639-1 code, or None to detect it for each file.
         task: "transcribe", or "translate" into English (multilingual models only).
         words: also give the time of each word.
-        windows: how speech is cut: "vad" at silence, "fixed" every 30 s where somebody speaks, "off"
-            every 30 s and every window kept.
+        windows: how speech is cut: "vad" at silence, "fixed" every 30 s where somebody speaks,
+            "off" every 30 s, silent or not.
         channels: "mix" to mono, or "split" to transcribe each channel by itself.
         vocabulary: names and terms to expect, as a sentence or a comma separated list.
         fallback: decode a window again at higher temperature where it fails the thresholds.
