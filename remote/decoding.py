@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from remote.protocol import Quality
 from remote.rules import Recent, TokenRules
 from remote.whisper import Slots, Whisper
 
@@ -85,6 +86,16 @@ class Decoded:
         """Whether it passes the thresholds, or is silence, which no temperature improves."""
         return self.silent or (
             self.compression_ratio <= MAX_COMPRESSION_RATIO and self.avg_logprob >= MIN_AVG_LOGPROB
+        )
+
+    @property
+    def quality(self) -> Quality:
+        """The same in the words of the wire."""
+        return Quality(
+            avg_logprob=round(self.avg_logprob, 4),
+            compression_ratio=round(self.compression_ratio, 3),
+            no_speech_prob=round(self.no_speech_prob, 4),
+            temperature=self.temperature,
         )
 
 
@@ -183,13 +194,16 @@ class Decoder:
         self._poll = _POLL_CUDA if model.device.type == "cuda" else 1
 
     @torch.inference_mode()
-    def run(self, requests: Iterator[Sequence[Request]]) -> Iterator[Decoded]:
+    def run(
+        self, requests: Iterator[Sequence[Request]], check: Callable[[], None] = lambda: None
+    ) -> Iterator[Decoded]:
         """Results as windows finish, in any order.
 
         Args:
             requests: batches of windows; the next one is asked for when there is room for it,
                 so an iterator that encodes lazily keeps few features alive. An empty batch
                 means that nothing is ready yet.
+            check: called at each look at which rows have ended; what it raises ends the run.
 
         Abandoning the iteration leaves the decoder ready for another run.
         """
@@ -207,6 +221,7 @@ class Decoder:
                     break
             self._admit(waiting)
             if self._rows:
+                check()
                 for _ in range(self._poll):
                     self._step()
                 yield from self._finish()

@@ -8,6 +8,7 @@ It knows nothing of models.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ _BLOCK_S = 30.0
 
 _BLOCKS_AHEAD = 8
 """Four minutes, 8 MB a channel."""
+
+_LEAVE_S = 2.0
+"""Seconds to wait for a read to return before it is left to return by itself."""
+
+_LOOK_S = 0.1
+"""Seconds between two looks at whether anybody still wants to wait."""
 
 Int16 = npt.NDArray[np.int16]
 
@@ -82,27 +89,30 @@ class WindowFeed:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stops reading and closes the file."""
+        """Stops reading; the file is closed, or will be where its server keeps it waiting."""
         self._stop.set()
-        while self._thread.is_alive():
+        until = time.monotonic() + _LEAVE_S
+        while self._thread.is_alive() and time.monotonic() < until:
             self._drain()
             self._thread.join(0.01)
-        self._reader.close()
 
     def windows(self, wanted: Callable[[], bool]) -> Iterator[Heard | None]:
         """The windows in the order in which they are cut; None where none is ready yet.
 
         Args:
-            wanted: whether to wait for the next window rather than to give None.
+            wanted: whether to wait for the next window rather than to give None; asked again
+                while it waits, so that it may also break off by an exception.
 
         Raises:
             KnownError: reading broke off; the windows before stay valid.
         """
         while True:
+            waiting = wanted()
             try:
-                item = self._queue.get(block=wanted())
+                item = self._queue.get(waiting, _LOOK_S)
             except Empty:
-                yield None
+                if not waiting:
+                    yield None
                 continue
             if isinstance(item, BaseException):
                 raise item
@@ -131,6 +141,8 @@ class WindowFeed:
                     return
         except BaseException as error:  # noqa: BLE001  (raised again where windows are used)
             self._put(error)
+        finally:
+            self._reader.close()
 
     def _put(self, item: Int16 | BaseException | None) -> None:
         while not self._stop.is_set():

@@ -47,7 +47,6 @@ class Ledger:
         self._order: list[deque[Part]] = [deque() for _ in range(tracks)]
         self._done = [0] * tracks
         self._again: deque[Part] = deque()
-        self._keys = 0
 
     @property
     def busy(self) -> bool:
@@ -94,8 +93,8 @@ class Ledger:
         )
 
     def _part(self, track: int, window: Window) -> Part:
-        self._keys += 1
-        return Part(self._keys, track, window)
+        # By its place in the file, so that what is drawn by chance for it is the same each time.
+        return Part(window.pieces[0].file_start * len(self._order) + track, track, window)
 
     def _note_coverage(self, part: Part, rest: Window | None) -> None:
         """Counts the speech that has text; a rest counts when it is settled itself."""

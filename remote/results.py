@@ -8,10 +8,11 @@ import errno
 import html
 import json
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,11 @@ FORMATS = ("text", "json", "srt", "vtt")
 _SUFFIXES = {".txt": "text", ".json": "json", ".srt": "srt", ".vtt": "vtt"}
 _TYPES = {"text": "text/plain", "json": "application/json", "srt": "text/plain", "vtt": "text/vtt"}
 _ATTEMPTS = 4
+
+# pysubs2 keeps text as Advanced SubStation, where these begin commands; stand-ins of the Unicode
+# private use area carry them through unread.
+_TO_STANDINS = str.maketrans({"\\": "\uf8f0", "{": "\uf8f1", "}": "\uf8f2"})
+_FROM_STANDINS = str.maketrans({"\uf8f0": "\\", "\uf8f1": "{", "\uf8f2": "}"})
 
 
 def format_of(path: str) -> str | None:
@@ -52,22 +58,25 @@ def render(
 
 
 def write(path: Path, content: str) -> None:
-    """The file, whole or not at all.
+    """The file, whole or not at all. What is no file (a pipe, a device) is written to as it is.
 
     Raises:
         KnownError: DISK_FULL or OUTPUT_UNWRITABLE; what was there before is untouched.
     """
-    temporary = ""
+    data = content.encode("utf-8", "replace")  # file names may hold what is no Unicode
+    part = path.with_name(f".{os.getpid()}.part")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        with part.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        part.replace(path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise KnownError(
             ErrorCode.DISK_FULL if full else ErrorCode.OUTPUT_UNWRITABLE,
@@ -80,19 +89,38 @@ def upload(address: str, content: str, kind: str) -> None:
     """Sends a result to ``s3://bucket/key`` or to a presigned http(s) address, with retries.
 
     Raises:
-        KnownError: UPLOAD_FAILED; an address that carries a signature is not repeated in it.
+        KnownError: UNKNOWN_OPTION as check_address does; UPLOAD_FAILED. An address that carries
+            a signature is not repeated in it.
     """
+    check_address(address)
     parts = urlsplit(address)
-    if parts.scheme == "s3" and parts.netloc and parts.path.strip("/"):
+    if parts.scheme == "s3":
         _upload_s3(parts.netloc, parts.path.lstrip("/"), content, kind)
-    elif parts.scheme in ("http", "https"):
-        _upload_presigned(address, content)
     else:
-        raise KnownError(
-            ErrorCode.UNKNOWN_OPTION,
-            f"{address} is no place to upload to.",
-            "Give s3://bucket/key or a presigned https address.",
-        )
+        _upload_presigned(address, content)
+
+
+def check_address(address: str) -> None:
+    """Nothing, where this is an address that a result may be sent to.
+
+    Raises:
+        KnownError: UNKNOWN_OPTION.
+    """
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname if parts.port != 0 else None  # reading the port checks it
+    except ValueError:
+        host = None
+    else:
+        s3 = parts.scheme == "s3" and parts.path.strip("/")
+        written = address.isascii() and address.isprintable() and " " not in address
+        if host and (s3 or (parts.scheme in ("http", "https") and written)):
+            return
+    raise KnownError(
+        ErrorCode.UNKNOWN_OPTION,
+        f"{address.partition('?')[0]} is no place to upload to.",
+        "Give s3://bucket/key or a presigned https address.",
+    )
 
 
 def _upload_s3(bucket: str, key: str, content: str, kind: str) -> None:
@@ -116,7 +144,6 @@ def _upload_s3(bucket: str, key: str, content: str, kind: str) -> None:
 def _upload_presigned(address: str, content: str) -> None:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-    request = urllib.request.Request(address, data=content.encode(), method="PUT")  # noqa: S310
     tries = Retrying(
         stop=stop_after_attempt(_ATTEMPTS),
         wait=wait_exponential(0.2, max=5),
@@ -125,15 +152,28 @@ def _upload_presigned(address: str, content: str) -> None:
     )
     try:
         for attempt in tries:
-            with attempt, urllib.request.urlopen(request, timeout=60):  # noqa: S310
-                pass
-    except OSError as error:
+            with attempt:
+                _put(address, content.encode())
+    except (OSError, HTTPException) as error:
         host = urlsplit(address).hostname
         raise KnownError(
             ErrorCode.UPLOAD_FAILED,
             f"The upload to {host} failed: {getattr(error, 'reason', error)}.",
             "Presigned addresses expire: ask for a new one, or give --output.",
         ) from error
+
+
+def _put(address: str, data: bytes) -> None:
+    # By itself urllib names the type of a web form, which a signature may not allow.
+    request = urllib.request.Request(  # noqa: S310  (check_address has seen it)
+        address, data, {"Content-Type": ""}, method="PUT"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60):  # noqa: S310
+            pass
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
 
 
 def _passing(error: BaseException) -> bool:
@@ -201,6 +241,6 @@ def _subtitles(kind: str, segments: Sequence[Segment]) -> str:
     for segment in segments:
         text = segment.text if kind == "srt" else html.escape(segment.text, quote=False)
         event = pysubs2.SSAEvent(start=segment.start_ms, end=segment.end_ms)
-        event.plaintext = text
+        event.plaintext = " ".join(text.split()).translate(_TO_STANDINS)
         file.append(event)
-    return file.to_string(kind)
+    return file.to_string(kind).translate(_FROM_STANDINS)

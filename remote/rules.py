@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from remote.tokens import Tokenizer
+
 _FORBIDDEN = float("-inf")
 
 
@@ -28,6 +30,19 @@ class Vocabulary:
     suppress: tuple[int, ...]
     begin_suppress: tuple[int, ...]
     max_initial_timestamp: int = 50
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """What the token rules need to know of a tokenizer."""
+    return Vocabulary(
+        size=tokenizer.vocab_size,
+        eot=tokenizer.eot,
+        no_timestamps=tokenizer.no_timestamps,
+        timestamp_begin=tokenizer.timestamp_begin,
+        suppress=tokenizer.suppress,
+        begin_suppress=tokenizer.begin_suppress,
+        max_initial_timestamp=tokenizer.max_initial_timestamp_index,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,17 @@ from remote.decoding import TEMPERATURES, Counters, Decoded, Decoder, Request, d
 from remote.features import HOP, SAMPLE_RATE, LogMel
 from remote.feed import Heard, WindowFeed, duration_ms
 from remote.ledger import Ledger, Part
+from remote.packing import no_memory
 from remote.protocol import (
     ErrorCode,
     KnownError,
     Options,
-    Quality,
     Segment,
     Source,
     Summary,
     Word,
 )
-from remote.rules import TokenRules, Vocabulary
+from remote.rules import TokenRules, vocabulary_of
 from remote.segments import Phrase, phrase_words, phrases, rest_of, to_segments
 from remote.timing import StageClock, peak_memory_bytes
 from remote.tokens import Tokenizer
@@ -68,7 +68,7 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class _Job:
-    """One recording on its way. ``audio`` holds the features of the parts at work, by key."""
+    """One recording on its way: features of the parts at work, by key, and what is decoded."""
 
     options: Options
     sink: Sink
@@ -79,6 +79,7 @@ class _Job:
     cancelled: Callable[[], bool]
     audio: dict[int, Tensor]
     parts: dict[int, Part]
+    finished: list[Decoded]
     language_probability: float = 1.0
     patient: bool = False
 
@@ -86,6 +87,11 @@ class _Job:
         """Nothing, unless the job was cancelled: then KnownError."""
         if self.cancelled():
             raise KnownError(ErrorCode.CANCELLED, "The transcription was cancelled.")
+
+    def waits(self) -> bool:
+        """Whether the next window is worth waiting for."""
+        self.check()
+        return self.patient or not self.ledger.busy
 
 
 class Transcriber:
@@ -138,7 +144,7 @@ class Transcriber:
             torch.cuda.reset_peak_memory_stats(self.model.device)
         with WindowFeed(source, options, self._detector, clock, self._settings) as feed:
             ledger = Ledger(feed.tracks, sink.segments)
-            job = _Job(options, sink, clock, feed, ledger, language, cancelled, {}, {})
+            job = _Job(options, sink, clock, feed, ledger, language, cancelled, {}, {}, [])
             work = self._run(job)
         return self._summary(job, work, time.perf_counter() - begin)
 
@@ -154,40 +160,49 @@ class Transcriber:
     def _run(self, job: _Job) -> Counters:
         """Decodes everything, with half the rows again and again where memory runs out."""
         work = Counters()
-        heard = job.feed.windows(lambda: job.patient or not job.ledger.busy)
+        heard = self._windows(job)
         while True:
-            decoder = self._decoder or self._new_decoder()
-            decoder.counters = work
             try:
-                self._decode(job, decoder, heard)
+                self._decode(job, work, heard)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._halve_rows(error)
                 job.audio.clear()
                 job.parts.clear()
+                job.finished.clear()
                 job.ledger.restart()
                 continue
             if not job.ledger.busy:
                 return work
 
-    def _decode(self, job: _Job, decoder: Decoder, heard: Iterator[Heard | None]) -> None:
+    def _windows(self, job: _Job) -> Iterator[Heard | None]:
+        """The windows as they are needed; that voice activity has too little memory is told."""
+        try:
+            yield from job.feed.windows(job.waits)
+        except (MemoryError, RuntimeError) as error:  # what was heard so far is lost with it
+            if not is_out_of_memory(error):
+                raise
+            raise no_memory(self.model.device, "voice activity does not fit") from error
+
+    def _decode(self, job: _Job, work: Counters, heard: Iterator[Heard | None]) -> None:
         """Decodes until the recording is at its end; rests of the last windows may be left."""
-        finished: list[Decoded] = []
-        wanted = ALIGN_WINDOWS if job.options.words else 1
-        results = decoder.run(self._requests(job, heard))
-        while (decoded := _timed(job.clock, "generate", results)) is not None:
-            job.check()
-            finished.append(decoded)
-            if len(finished) >= wanted:
-                self._settle(job, finished)
-                finished = []
-        self._settle(job, finished)
+        decoder = self._decoder or self._new_decoder()
+        decoder.counters = work
+        wanted = min(ALIGN_WINDOWS, self.rows) if job.options.words else 1
+        results = decoder.run(self._requests(job, heard), job.check)
+        while (decoded := _timed(job.clock, results)) is not None:
+            job.finished.append(decoded)
+            if len(job.finished) >= wanted:
+                self._settle(job)
+        self._settle(job)
 
     def _requests(self, job: _Job, heard: Iterator[Heard | None]) -> Iterator[list[Request]]:
         """Batches of encoded windows; an empty one where none is ready and others are at work."""
-        while (parts := self._next_parts(job, heard, ENCODE_WINDOWS)) is not None:
+        while (parts := self._next_parts(job, heard, self._encoded_at_once)) is not None:
             job.check()
+            if not parts:
+                self._settle(job)  # rather than let text wait for what is still being read
             if parts and not job.language:
                 job.patient = True
                 parts += self._next_parts(job, heard, LANGUAGE_WINDOWS - len(parts)) or []
@@ -203,6 +218,8 @@ class Transcriber:
         parts: list[Part] = []
         while len(parts) < most and (part := job.ledger.again()):
             parts.append(part)
+        if len(parts) >= most:
+            return parts
         for item in heard:
             if item is None:
                 return parts
@@ -211,21 +228,29 @@ class Transcriber:
                 return parts
         return parts or None
 
+    @property
+    def _encoded_at_once(self) -> int:
+        return min(ENCODE_WINDOWS, self.rows)
+
     def _encode(self, job: _Job, parts: Sequence[Part]) -> None:
-        with job.clock.stage("mel"):
-            mel = self._mel([part.window.samples for part in parts]).to(self.model.dtype)
-        with job.clock.stage("encode"), torch.inference_mode():
-            audio = self.model.encode(mel)
-        for part, features in zip(parts, audio, strict=True):
-            job.audio[part.key] = features
-            job.parts[part.key] = part
+        for start in range(0, len(parts), self._encoded_at_once):
+            some = parts[start : start + self._encoded_at_once]
+            with job.clock.stage("mel"):
+                mel = self._mel([part.window.samples for part in some]).to(self.model.dtype)
+            with job.clock.stage("encode"), torch.inference_mode():
+                audio = self.model.encode(mel)
+            for part, features in zip(some, audio, strict=True):
+                job.audio[part.key] = features
+                job.parts[part.key] = part
 
     def _detect_language(self, job: _Job) -> None:
         """The language of the file: windows vote with their probabilities."""
         codes = list(self.tokenizer.languages)
         ids = [self.tokenizer.languages[code] for code in codes]
-        audio = torch.stack(list(job.audio.values()))
-        votes = detect_languages(self.model, audio, self.tokenizer.sot, ids).mean(0)
+        batches = torch.stack(list(job.audio.values())).split(self._encoded_at_once)
+        votes = torch.cat(
+            [detect_languages(self.model, audio, self.tokenizer.sot, ids) for audio in batches]
+        ).mean(0)
         best = int(votes.argmax())
         job.language, job.language_probability = codes[best], float(votes[best])
 
@@ -242,12 +267,12 @@ class Transcriber:
             temperatures=TEMPERATURES if options.fallback else TEMPERATURES[:1],
         )
 
-    def _settle(self, job: _Job, finished: Sequence[Decoded]) -> None:
+    def _settle(self, job: _Job) -> None:
         """Turns decoded windows into segments; what is in order goes out."""
-        if not finished:
+        if not job.finished:
             return
         found: list[tuple[Decoded, tuple[Phrase, ...], int]] = []
-        for decoded in finished:
+        for decoded in job.finished:
             length = len(job.parts[decoded.request.key].window.samples)
             begin = self.tokenizer.timestamp_begin
             if decoded.silent:
@@ -266,10 +291,11 @@ class Transcriber:
                 self.tokenizer,
                 language="en" if job.options.task == "translate" else job.language,
                 channel=part.track if job.options.channels == "split" else None,
-                quality=_quality(decoded),
+                quality=decoded.quality,
                 words=words.get(decoded.request.key),
             )
             job.ledger.settle(part, segments, rest_of(part.window, reached))
+        job.finished.clear()
         total = job.feed.info.duration_ms
         job.sink.progress("generate", job.ledger.done_ms, total)
 
@@ -331,11 +357,7 @@ class Transcriber:
         """
         self._decoder = None
         if self.rows == 1:
-            raise KnownError(
-                ErrorCode.OUT_OF_MEMORY,
-                "The device has too little memory for even one window of this model.",
-                "Choose a smaller model, or close what else uses the device.",
-            ) from error
+            raise no_memory(self.model.device, "not even one window fits") from error
         self.rows //= 2
         log.warning("out of memory: going on with %d windows side by side", self.rows)
         if self.model.device.type == "cuda":
@@ -362,34 +384,16 @@ class Transcriber:
         )
 
 
-def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """What the token rules need to know of a tokenizer."""
-    return Vocabulary(
-        size=tokenizer.vocab_size,
-        eot=tokenizer.eot,
-        no_timestamps=tokenizer.no_timestamps,
-        timestamp_begin=tokenizer.timestamp_begin,
-        suppress=tokenizer.suppress,
-        begin_suppress=tokenizer.begin_suppress,
-        max_initial_timestamp=tokenizer.max_initial_timestamp_index,
-    )
-
-
-def _timed(clock: StageClock, stage: str, results: Iterator[Decoded]) -> Decoded | None:
-    """The next result, its seconds added to ``stage`` less those of the stages within."""
-    before = sum(clock.times().seconds.get(name, 0.0) for name in ("mel", "encode"))
-    begin = time.perf_counter()
+def _timed(clock: StageClock, results: Iterator[Decoded]) -> Decoded | None:
+    """The next result; its seconds go to "generate", less those of the stages within."""
+    before, begin = _seconds_within(clock), time.perf_counter()
     try:
         return next(results, None)
     finally:
-        within = sum(clock.times().seconds.get(name, 0.0) for name in ("mel", "encode")) - before
-        clock.add(stage, max(0.0, time.perf_counter() - begin - within))
+        within = _seconds_within(clock) - before
+        clock.add("generate", max(0.0, time.perf_counter() - begin - within))
 
 
-def _quality(decoded: Decoded) -> Quality:
-    return Quality(
-        avg_logprob=round(decoded.avg_logprob, 4),
-        compression_ratio=round(decoded.compression_ratio, 3),
-        no_speech_prob=round(decoded.no_speech_prob, 4),
-        temperature=decoded.temperature,
-    )
+def _seconds_within(clock: StageClock) -> float:
+    seconds = clock.times().seconds
+    return sum(seconds.get(name, 0.0) for name in ("vad", "mel", "encode", "align"))

@@ -34,12 +34,14 @@ class Scripted(Whisper):
         self.dtype = self.cache_dtype = torch.float32
         self.int8 = False
         self.scripts = scripts
+        self.most_encoded = 0
 
     def window(self, number: int) -> Tensor:
         """Features of the window that script ``number`` is for."""
         return torch.full((self.shape.audio_ctx, self.shape.d_model), float(number))
 
     def encode(self, mel: Tensor) -> Tensor:
+        self.most_encoded = max(self.most_encoded, len(mel))
         return torch.zeros(len(mel), self.shape.audio_ctx, self.shape.d_model)
 
     def cross(self, audio: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ class Cramped(Whisper):
         self.most_encoded = self.most_decoded = self.calls = 0
 
     @property
-    def cache_dtype(self) -> torch.dtype:  # type: ignore[override]
+    def cache_dtype(self) -> torch.dtype:
         """Read where caches are made, after a refusal first of all: what is kept then is noted."""
         if self._refused:
             self.kept.append(sum(slots() is not None for slots in self._used))

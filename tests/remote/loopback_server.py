@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-PATIENCE_S = 60
+PATIENCE_S = 20
 
 
 @dataclass
@@ -17,9 +17,11 @@ class Held:
     Args:
         url: where it is.
         release: to be set for the rest to follow.
+        lapsed: whether the rest followed because nobody released it.
     """
 
     url: str = ""
+    lapsed: bool = False
     release: threading.Event = field(default_factory=threading.Event)
 
 
@@ -35,7 +37,7 @@ def held(path: Path, first_bytes: int) -> Iterator[Held]:
             self.end_headers()
             try:
                 self.wfile.write(content[:first_bytes])
-                hold.release.wait(PATIENCE_S)
+                hold.lapsed = not hold.release.wait(PATIENCE_S)
                 self.wfile.write(content[first_bytes:])
             except OSError:  # the reader has gone
                 self.close_connection = True
@@ -54,7 +56,8 @@ class Uploads:
 
     Args:
         url: of the server.
-        answers: statuses, one a request, the last for all that follow; 0 hangs up.
+        answers: statuses, one a request, the last for all that follow; 0 hangs up, -1 answers
+            with what is no HTTP.
         bodies, paths, types: of the requests: content, path with query, content type.
     """
 
@@ -76,10 +79,14 @@ def uploads(*answers: int) -> Iterator[Uploads]:
             taken.paths.append(self.path)
             taken.types.append(self.headers["Content-Type"])
             answer = taken.answers.pop(0) if len(taken.answers) > 1 else taken.answers[0]
-            if answer:
+            if answer > 0:
                 self.send_response(answer)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                return
+            self.close_connection = True
+            if answer < 0:
+                self.wfile.write(b"HELLO?\r\n\r\n")
 
     with _serving(Handler) as address:
         taken.url = address
@@ -87,6 +94,8 @@ def uploads(*answers: int) -> Iterator[Uploads]:
 
 
 class _Quiet(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         """Nothing is printed."""
 

@@ -26,9 +26,8 @@ from remote.decoding import (
 from remote.features import LogMel
 from remote.linear import int8_works
 from remote.optimized_loader import load_model
-from remote.rules import TokenRules, Vocabulary
+from remote.rules import TokenRules, Vocabulary, vocabulary_of
 from remote.tokens import Tokenizer
-from remote.transcriber import vocabulary_of
 from remote.whisper import Whisper
 from tests.remote.doubles import Script, Scripted
 from tests.remote.loaded_model import Loaded, loaded

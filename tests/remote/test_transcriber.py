@@ -7,20 +7,22 @@ import threading
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from remote.chunking import Detector, Window, WindowSettings
-from remote.protocol import ErrorCode, Gap, KnownError, Options, Segment, Source, Summary
+from remote.protocol import ErrorCode, KnownError, Options, Segment, Source, Summary
 from remote.transcriber import ENCODE_WINDOWS, LANGUAGE_WINDOWS, Transcriber
 from remote.voice_activity import SpeechDetector
 from remote.whisper import Whisper
 from tests.remote.doubles import Cramped, Kept, Loud, LoudStream, Script, Scripted
 from tests.remote.loaded_model import Loaded, loaded
-from tests.remote.loopback_server import held
+from tests.remote.loopback_server import PATIENCE_S, held
 from tests.remote.model_factory import write_model
 from tests.remote.recordings import RATE, SAMPLE, speech, write
 
@@ -164,7 +166,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("audio") / "noise.wav", bursts(36)[None])
+    return write(tmp_path_factory.mktemp("audio") / "noise.wav", bursts(32)[None])
 
 
 def transcriber(
@@ -205,14 +207,6 @@ def test_the_text_does_not_depend_on_how_many_windows_are_side_by_side(
     assert same_text(found, alone)
 
 
-def test_sampled_text_does_not_depend_on_it_either(small: Loaded, noise: Path) -> None:
-    options = Options(language="en")
-    one, summary = heard(transcriber(small, rows=1), noise, options)
-    assert summary.fallbacks > 3
-    many, _ = heard(transcriber(small, rows=16), noise, options)
-    assert same_text(many, one)
-
-
 def test_words_do_not_change_the_text(small: Loaded, noise: Path, alone: list[Segment]) -> None:
     options = Options(language="en", fallback=False, words=True)
     found, _ = heard(transcriber(small, rows=5), noise, options)
@@ -243,12 +237,6 @@ def test_windows_vote_on_the_language(small: Loaded, noise: Path) -> None:
     assert summary.language in small.tokenizer.languages
     assert 0.0 < summary.language_probability < 1.0
     assert counting.most_encoded <= LANGUAGE_WINDOWS
-
-
-def test_no_more_windows_are_encoded_at_once_than_planned(small: Loaded, noise: Path) -> None:
-    counting = Cramped(small.model)
-    heard(transcriber(small, model=counting, rows=16), noise)
-    assert counting.most_encoded <= ENCODE_WINDOWS
 
 
 def refusal(made: Transcriber, path: Path | str, options: Options = GREEDY) -> KnownError:
@@ -317,10 +305,14 @@ def test_memory_that_lacks_for_the_caches_is_no_end_either(
 
 
 def test_the_old_caches_are_gone_when_smaller_ones_are_made(small: Loaded, noise: Path) -> None:
-    cramped = Cramped(small.model, decoded=2)
+    class Later(Cramped):
+        def decode(self, tokens: Tensor, *others: Any) -> Tensor:
+            self._check(self.calls == 20 and not self.kept)
+            return super().decode(tokens, *others)
+
+    cramped = Later(small.model)
     heard(transcriber(small, model=cramped, rows=12), noise)
-    assert cramped.kept
-    assert set(cramped.kept) == {0}
+    assert cramped.kept == [0]
 
 
 def test_too_little_memory_for_one_window_is_told(small: Loaded, noise: Path) -> None:
@@ -355,7 +347,7 @@ def test_memory_that_runs_out_in_voice_activity_does_not_cut_the_text_short(
 
 def test_any_other_error_of_the_device_is_no_lack_of_memory(small: Loaded, noise: Path) -> None:
     class Broken(Cramped):
-        def encode(self, mel: torch.Tensor) -> torch.Tensor:
+        def encode(self, mel: Tensor) -> Tensor:
             raise RuntimeError("device-side assert")
 
     made = transcriber(small, model=Broken(small.model), rows=4)
@@ -377,7 +369,6 @@ def cancel(made: Transcriber, path: Path | str, cancelled: Callable[[], bool], s
     with pytest.raises(KnownError) as caught:
         made.transcribe(path_of(path), GREEDY, sink, cancelled)
     assert caught.value.code is ErrorCode.CANCELLED
-    assert not reading()
 
 
 def test_a_cancelled_job_stops_and_the_next_one_is_none_the_worse(
@@ -386,6 +377,7 @@ def test_a_cancelled_job_stops_and_the_next_one_is_none_the_worse(
     made = transcriber(small, rows=2)
     sink = Kept()
     cancel(made, noise, lambda: len(sink.found) > 0, sink)
+    assert not reading()
     assert 0 < len(sink.found) < len(alone)
     assert same_text(sink.found, alone[: len(sink.found)])
     assert same_text(heard(made, noise)[0], alone)
@@ -401,9 +393,12 @@ def test_a_job_is_cancelled_between_two_tokens(small: Loaded, noise: Path) -> No
 
 def test_a_job_is_cancelled_while_it_waits_for_the_recording(small: Loaded, noise: Path) -> None:
     asked = itertools.count()
-    with held(noise, 1000) as hold:
+    with held(noise, 2 * 10 * RATE) as hold:
         cancel(transcriber(small), hold.url, lambda: next(asked) > 3, Kept())
-        assert not hold.release.is_set()
+        assert not hold.lapsed
+    for thread in reading():
+        thread.join(PATIENCE_S)
+    assert not reading()
 
 
 def test_a_recording_that_is_cut_short_midway_keeps_what_was_said(
@@ -412,7 +407,7 @@ def test_a_recording_that_is_cut_short_midway_keeps_what_was_said(
     path = write(tmp_path / "long.wav", np.tile(bursts(30), 12)[None])
     sink = Kept(lambda: os.truncate(path, 1_000_000))
     with pytest.raises(KnownError) as caught:
-        transcriber(small).transcribe(path_of(path), GREEDY, sink)
+        scripted(small, says(small, 0.0, " the")).transcribe(path_of(path), GREEDY, sink)
     assert caught.value.code is ErrorCode.FILE_VANISHED
     assert sink.found
     assert in_order(sink.found)
@@ -422,22 +417,22 @@ def test_text_goes_out_while_the_rest_is_awaited(small: Loaded, tmp_path: Path) 
     """Words are timed several windows at once, but not at the price of holding text back."""
     path = write(tmp_path / "two.wav", bursts(34)[None])
     with held(path, 2 * 31 * RATE) as hold:  # the first block and a little more
-        before: list[bool] = []
-        sink = Kept(lambda: (before.append(not hold.release.is_set()), hold.release.set())[0])
+        sink = Kept(hold.release.set)
         options = Options(language="en", fallback=False, words=True)
         made = Transcriber(
-            small.model, small.tokenizer, Loud(), rows=3, settings=WindowSettings(max_window_s=29)
+            small.model, small.tokenizer, Loud(), rows=5, settings=WindowSettings(max_window_s=12)
         )
         made.transcribe(path_of(hold.url), options, sink)
-    assert before[0]
+        assert not hold.lapsed
+    assert len(sink.found) > 1
 
 
 # ── a script for a model ─────────────────────────────────────────────────────────────────────
 
 
-def scripted(small: Loaded, script: Script) -> Transcriber:
+def scripted(small: Loaded, script: Script, *, rows: int = 3) -> Transcriber:
     model = Scripted(small.tokenizer.vocab_size, [script])
-    return transcriber(small, model=model)
+    return transcriber(small, model=model, rows=rows)
 
 
 def says(small: Loaded, *said: int | float | str) -> Script:
@@ -457,6 +452,44 @@ def says(small: Loaded, *said: int | float | str) -> Script:
     return script
 
 
+def test_sampled_text_does_not_depend_on_how_many_windows_are_side_by_side(
+    small: Loaded, noise: Path
+) -> None:
+    begin, eot = small.tokenizer.timestamp_begin, small.tokenizer.eot
+    words = [token for token in range(100, 300) if token not in small.tokenizer.suppress]
+
+    def unsure(text: tuple[int, ...]) -> Mapping[int, float]:
+        """Ten words, any of many, up to 2 s; the rest of the window is another text."""
+        said = len(text) - 3
+        if said == 0:
+            return {begin: 0.0}
+        if said > 10:
+            return {begin + 100: 0.0} if said < 13 else {eot: 0.0}
+        return dict.fromkeys(words, 0.0)
+
+    options = Options(language="en")
+    one, summary = heard(scripted(small, unsure, rows=1), noise, options)
+    assert summary.fallbacks > 3
+    many, _ = heard(scripted(small, unsure, rows=16), noise, options)
+    assert same_text(many, one)
+    assert len({segment.text for segment in one}) > len(one) // 2
+
+
+def test_no_more_windows_are_encoded_at_once_than_planned(small: Loaded, noise: Path) -> None:
+    made = scripted(small, says(small, 0.0, " the house", 1.0, 1.0), rows=16)
+    heard(made, noise)
+    assert isinstance(made.model, Scripted)
+    assert made.model.most_encoded == ENCODE_WINDOWS
+
+
+def test_no_second_of_this_thread_counts_for_two_stages(small: Loaded) -> None:
+    model = Scripted(small.tokenizer.vocab_size, [says(small, 0.0, " the house", 4.0)])
+    made = transcriber(small, model=model, detector=SpeechDetector.load("cpu"))
+    _, summary = heard(made, SAMPLE)
+    seconds = summary.stages.seconds
+    assert sum(seconds[name] for name in ("vad", "mel", "encode", "generate")) <= summary.wall_s
+
+
 @pytest.fixture
 def ten_seconds(tmp_path: Path) -> Path:
     """Loud from 1 s to 11 s."""
@@ -471,7 +504,7 @@ def test_what_a_window_leaves_unsaid_is_decoded_by_itself(small: Loaded, ten_sec
     assert all(segment.text == "the house" for segment in found)
     assert in_order(found)
     assert summary.windows < len(found)
-    assert summary.coverage > 0.9
+    assert summary.coverage > 0.8  # less than a second at the end of a window is let go
     assert summary.gaps == ()
 
 
@@ -500,7 +533,7 @@ def test_silence_of_the_models_own_hearing_is_no_text(small: Loaded, ten_seconds
     assert summary.fallbacks == 0
 
 
-@pytest.mark.parametrize("windows", ["vad", "fixed", "off"])
+@pytest.mark.parametrize("windows", ["vad", "off"])
 def test_coverage_is_of_the_speech_that_was_found(
     small: Loaded, tmp_path: Path, windows: str
 ) -> None:
@@ -520,8 +553,7 @@ def test_gaps_of_several_channels_are_in_time_order(small: Loaded, tmp_path: Pat
     path = write(tmp_path / "two.wav", samples)
     options = Options(language="en", fallback=False, channels="split")
     _, summary = heard(scripted(small, says(small, 0.0)), path, options)
-    assert [(gap.start_ms // 1000, gap.channel) for gap in summary.gaps] == [(1, 1), (6, 0)]
-    assert all(isinstance(gap, Gap) for gap in summary.gaps)
+    assert [(round(gap.start_ms / 1000), gap.channel) for gap in summary.gaps] == [(1, 1), (6, 0)]
 
 
 def test_few_windows_are_held_however_long_the_recording_is(small: Loaded, tmp_path: Path) -> None:
@@ -529,7 +561,7 @@ def test_few_windows_are_held_however_long_the_recording_is(small: Loaded, tmp_p
     held_at_once: list[int] = []
 
     def count() -> None:
-        held_at_once.append(sum(isinstance(thing, Window) for thing in gc.get_objects()))
+        held_at_once.append(sum(type(thing) is Window for thing in gc.get_objects()))
 
     script = says(small, 0.0, " the house", 4.0, 4.0)
     made = scripted(small, script)
