@@ -136,7 +136,7 @@ def test_an_error_arrives_after_the_windows_before_it(tmp_path: Path) -> None:
         with pytest.raises(KnownError) as caught:
             found.extend(heard)  # what came before the error is kept
     assert caught.value.code is ErrorCode.FILE_VANISHED
-    assert 7 < len(found) < len(expected)
+    assert 1 <= len(found) < len(expected)  # how many depends on how far the thread had read
     for ours, other in zip(found, expected, strict=False):
         assert ours is not None
         assert same(ours.window, other.window)

@@ -560,8 +560,14 @@ def test_few_windows_are_held_however_long_the_recording_is(small: Loaded, tmp_p
     path = write(tmp_path / "long.wav", np.tile(bursts(60), 6)[None])
     held_at_once: list[int] = []
 
+    def windows() -> int:
+        return sum(type(thing) is Window for thing in gc.get_objects())
+
     def count() -> None:
-        held_at_once.append(sum(type(thing) is Window for thing in gc.get_objects()))
+        held_at_once.append(windows() - others)
+
+    gc.collect()
+    others = windows()  # of tests before
 
     script = says(small, 0.0, " the house", 4.0, 4.0)
     made = scripted(small, script)
