@@ -270,8 +270,9 @@ class _RegularCutter:
             start, at = self._tracker.start, self._tracker.at
             windows += self._whole(at if start is None else start)
             if self._tracker.counts:
+                # Not up to ``at``: what is quiet now is speech again if the region goes on.
                 self._heard_until = self._tracker.end
-                windows += self._whole(at)
+                windows += self._whole(self._tracker.end)
         return windows
 
     def finish(self) -> list[Window]:

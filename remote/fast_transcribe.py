@@ -82,7 +82,7 @@ def _files(options: argparse.Namespace) -> int:
             _one(engine, audio, wanted, sink, kind, options)
         except KnownError as error:
             sink.failed(error)
-            print(f"{audio}: {error}", file=sys.stderr)
+            print(f"{_shown(audio)}: {error}", file=sys.stderr)
             first_failure = first_failure or error.code.exit_code
     return first_failure
 
@@ -95,9 +95,8 @@ def _one(
     from remote.direct_transcribe import speed_line
     from remote.results import render, upload, write
 
-    address = audio.startswith(("http://", "https://"))
-    source = Source("url" if address else "path", audio)
-    name = Path(audio.partition("?")[0]).name
+    source = Source("url" if _is_address(audio) else "path", audio)
+    name = Path(_shown(audio)).name
     summary = engine.transcribe(source, wanted, sink)
     for warning in summary.warnings:
         log.warning("%s", warning)
@@ -118,6 +117,15 @@ def _one(
             sys.stdout.write(content)
         raise
     sink.done(summary)
+
+
+def _is_address(audio: str) -> bool:
+    return audio.startswith(("http://", "https://"))
+
+
+def _shown(audio: str) -> str:
+    """A recording as it may be shown: an address without its query, which may be a secret."""
+    return audio.partition("?")[0] if _is_address(audio) else audio
 
 
 class _Kept:
@@ -191,8 +199,11 @@ def _check_places(options: argparse.Namespace) -> None:
     """Nothing, where the results have a place to go; found out before the work, not after.
 
     Raises:
-        KnownError: one output or upload for several recordings, or a folder that is not there.
+        KnownError: one output or upload for several recordings, no address, a folder that is not
+            there, or an output that would replace a recording or another's text.
     """
+    from remote.results import check_address
+
     several = len(options.audio) > 1
     if several and options.upload:
         raise KnownError(
@@ -200,9 +211,12 @@ def _check_places(options: argparse.Namespace) -> None:
             "One --upload address cannot hold the text of several recordings.",
             "Run once for each recording.",
         )
+    if options.upload:
+        check_address(options.upload)
     if not options.output:
         return
     folder = Path(options.output)
+    _check_kept(options.audio, folder)
     if several and not folder.is_dir():
         raise KnownError(
             ErrorCode.OUTPUT_UNWRITABLE,
@@ -215,6 +229,25 @@ def _check_places(options: argparse.Namespace) -> None:
             f"The folder {folder.parent} does not exist.",
             "Create it, or choose another --output.",
         )
+
+
+def _check_kept(recordings: Sequence[str], output: Path) -> None:
+    """Nothing, where no text replaces a recording or the text of another one."""
+    places: dict[str, Path] = {}
+    for audio in recordings:
+        name, path = Path(_shown(audio)).name, Path(_shown(audio)).resolve()
+        if path == output.resolve():
+            raise KnownError(
+                ErrorCode.OUTPUT_UNWRITABLE,
+                f"{output} is the recording itself.",
+                "Choose another --output.",
+            )
+        if places.setdefault(name, path) != path:
+            raise KnownError(
+                ErrorCode.UNKNOWN_OPTION,
+                f"Two recordings are named {name}: one's text would replace the other's.",
+                "Run once for each of their folders.",
+            )
 
 
 def _place(output: str, name: str, kind: str, *, several: bool) -> Path:
