@@ -51,7 +51,7 @@ def write_random_model(folder: Path, shape: WhisperShape) -> None:
 def _tensors(shape: WhisperShape) -> dict[str, Tensor]:
     """Uniform noise scaled by fan-in; norms around 1. One stretch of noise serves all, shifted."""
     noise = torch.rand(1 << 24, generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1)
-    found = {}
+    found: dict[str, Tensor] = {}
     for slot in layout(shape):
         size = (slot.shape[0] // len(slot.sources), *slot.shape[1:])
         for name in (name for name in slot.sources if not name.startswith("0:")):
