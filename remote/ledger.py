@@ -46,6 +46,7 @@ class Ledger:
         self._split = tracks > 1
         self._order: list[deque[Part]] = [deque() for _ in range(tracks)]
         self._done = [0] * tracks
+        self._reached = 0
         self._again: deque[Part] = deque()
 
     @property
@@ -55,8 +56,11 @@ class Ledger:
 
     @property
     def done_ms(self) -> int:
-        """Everything before this time of the file has gone out, on every track."""
-        return min(self._done) // _PER_MS
+        """How far the text has gone out; never less than before.
+
+        A track on which nothing is open is not waited for: it may be silent to the end.
+        """
+        return self._reached // _PER_MS
 
     def open(self, track: int, window: Window) -> Part:
         """A new part at the end of a track."""
@@ -117,5 +121,9 @@ class Ledger:
             part = order.popleft()
             ready += part.segments or ()
             self._done[track] = part.window.file_sample(1 << 40)
+        behind = [
+            done for done, open_parts in zip(self._done, self._order, strict=True) if open_parts
+        ]
+        self._reached = max(self._reached, min(behind, default=max(self._done)))
         if ready:
             self._publish(tuple(ready))

@@ -22,7 +22,7 @@ from functools import cache
 from typing import Any, Literal, Union
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 0
+PROTOCOL_MINOR = 1
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Longest line that is read. An hour of words in one message is about 1 MB."""
@@ -66,6 +66,16 @@ class ErrorCode(StrEnum):
     UPLOAD_FAILED = "upload-failed"
     ENGINE_MISSING = "engine-missing"
     ENGINE_DIED = "engine-died"
+    HOST_UNKNOWN = "host-unknown"
+    HOST_CHANGED = "host-changed"
+    HOST_REFUSED = "host-refused"
+    HOST_UNREACHABLE = "host-unreachable"
+    HOST_UNFIT = "host-unfit"
+    LINK_LOST = "link-lost"
+    LIBRARY_LOCKED = "library-locked"
+    LIBRARY_BROKEN = "library-broken"
+    LIBRARY_NEWER = "library-newer"
+    NOT_FOUND = "not-found"
     WIRE = "wire"
     VERSION = "version"
     CANCELLED = "cancelled"
@@ -92,6 +102,16 @@ _EXIT_CODES = {
     ErrorCode.UPLOAD_FAILED: ExitCode.NETWORK,
     ErrorCode.ENGINE_MISSING: ExitCode.DEVICE,
     ErrorCode.ENGINE_DIED: ExitCode.DEVICE,
+    ErrorCode.HOST_UNKNOWN: ExitCode.NETWORK,
+    ErrorCode.HOST_CHANGED: ExitCode.NETWORK,
+    ErrorCode.HOST_REFUSED: ExitCode.NETWORK,
+    ErrorCode.HOST_UNREACHABLE: ExitCode.NETWORK,
+    ErrorCode.HOST_UNFIT: ExitCode.DEVICE,
+    ErrorCode.LINK_LOST: ExitCode.NETWORK,
+    ErrorCode.LIBRARY_LOCKED: ExitCode.OUTPUT,
+    ErrorCode.LIBRARY_BROKEN: ExitCode.OUTPUT,
+    ErrorCode.LIBRARY_NEWER: ExitCode.OUTPUT,
+    ErrorCode.NOT_FOUND: ExitCode.USAGE,
     ErrorCode.WIRE: ExitCode.BUG,
     ErrorCode.VERSION: ExitCode.USAGE,
     ErrorCode.CANCELLED: ExitCode.CANCELLED,
@@ -225,10 +245,49 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the audio is. ``path`` on the engine's machine, or an http(s) ``url``."""
+    """Where the audio is.
 
-    kind: Literal["path", "url"]
+    Args:
+        kind: "path" on the engine's machine, an http(s) "url", or "blocks" that the client sends.
+        value: the path or the address; for blocks the name of the recording, for sentences.
+        duration_ms: of blocks: the length that the client's file announces, if it does.
+        tracks: of blocks: channels in each of them.
+    """
+
+    kind: Literal["path", "url", "blocks"]
     value: str
+    duration_ms: int | None = None
+    tracks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of a recording as a file of its own (FLAC, or Opus in Ogg), named by its content.
+
+    Args:
+        id: sha256 of the file's bytes, 64 hexadecimal digits.
+        samples: per track at 16 kHz; what a codec adds to its ends is cut off.
+    """
+
+    id: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """Where a job of the engine is.
+
+    Args:
+        job: its name.
+        state: "waiting" for its turn or for audio, "running", or "ended" and not acknowledged.
+        seq: number of its last event.
+        blocks: blocks of it that are known.
+    """
+
+    job: str
+    state: Literal["waiting", "running", "ended"]
+    seq: int
+    blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +338,87 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Transcribe:
-    """Please transcribe this source. ``job`` is chosen by the client and unique to it."""
+    """Please transcribe this source, or go on telling about it.
+
+    A job that the engine has already is not begun again: its events after number ``after`` are
+    told, those that were told before among them, and then the new ones as they happen.
+
+    Args:
+        job: chosen by the client, unique for all time.
+        source: where the audio is.
+        options: what is asked.
+        model: name of the model; the one that is loaded where it is "".
+        after: number of the last event that the client has.
+    """
 
     job: str
     source: Source
     options: Options = Options()
+    model: str = ""
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """These blocks of a job, ``first`` of them its block number ``first``, are in the store.
+
+    Telling a block again changes nothing. ``complete`` says that no more follow.
+
+    Args:
+        job: a job whose source is blocks.
+        first: number of the first of them, from 0.
+        blocks: one after another, without a hole after those told before.
+        complete: whether the recording ends with them.
+        warnings: sentences on the recording, which go into the summary.
+    """
+
+    job: str
+    first: int
+    blocks: tuple[Block, ...]
+    complete: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """The client has stored the events of a job up to number ``seq``.
+
+    A job that has ended and is acknowledged to its end is forgotten, with its audio.
+    """
+
+    job: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """Which jobs are there? Answered by Jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the engine: when its jobs have ended, or ``now``; those go on when it starts again."""
+
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """To the store: which of these blocks are there? Answered by Held."""
+
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """To the store: the next ``bytes`` bytes after this line are block ``block``.
+
+    Answered by Stored, or by Failed with the block's id as ``job`` (disk-full, or wire where the
+    bytes are not what the id says); the conversation goes on.
+    """
+
+    block: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,12 +438,13 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First line of every conversation: who speaks, on what.
+    """First line of every conversation: who speaks, on what; again when the model has changed.
 
     Args:
         major, minor: protocol version; a client refuses another major.
         engine: version of farscribe on the machine.
-        model, device, dtype: what decodes, e.g. "tiny.en", "cpu" or "NVIDIA L4", "int8".
+        model, device, dtype: what decodes, e.g. "tiny.en", "cpu" or "NVIDIA L4", "int8"; all ""
+            where a resident engine has no model loaded: another Hello follows when it has.
         strategy: how the model was loaded: "gpu-state", "memory-mapped" or "standard".
         load_s: seconds that took.
         notes: sentences worth showing, such as why a faster strategy was not used.
@@ -367,27 +503,88 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The engine lives. ``jobs`` counts accepted and unfinished ones."""
+    """The engine lives.
+
+    Args:
+        jobs: accepted and not ended; queued: those of them that have not begun.
+        memory_bytes: the most that the process has held.
+        device_memory_bytes: in use on the device, of device_memory_total_bytes; 0 on the CPU.
+        utilisation: share of the time since the last heartbeat that the device worked, 0..1.
+        model: what is loaded; "" for nothing.
+        idle_s: seconds since any job last moved on; jobs that stand still count as idle.
+    """
 
     jobs: int
     memory_bytes: int = 0
     device_memory_bytes: int = 0
+    queued: int = 0
+    device_memory_total_bytes: int = 0
+    utilisation: float = 0.0
+    model: str = ""
+    idle_s: float = 0.0
 
 
-Down = Transcribe | Cancel | Ping
-Up = Hello | Progress | Segments | Done | Failed | Heartbeat
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence for the user on what the engine is doing, such as what it is fetching."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Blocks of a job that were told and are not in the store: please put and tell them again."""
+
+    job: str
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The engine's jobs, in the order in which they came; the answer to List."""
+
+    jobs: tuple[JobPlace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """From the store: those of the blocks asked for that are there."""
+
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """From the store: this block is there, whole, on the disk."""
+
+    block: str
+
+
+Down = Transcribe | Blocks | Acknowledge | Cancel | Ping | List | Stop | Have | Put
+Up = Hello | Progress | Segments | Done | Failed | Heartbeat | Note | Missing | Jobs | Held | Stored
 Message = Down | Up
 
 _TYPES: dict[str, type[Message]] = {
     "transcribe": Transcribe,
+    "blocks": Blocks,
+    "acknowledge": Acknowledge,
     "cancel": Cancel,
     "ping": Ping,
+    "list": List,
+    "stop": Stop,
+    "have": Have,
+    "put": Put,
     "hello": Hello,
     "progress": Progress,
     "segments": Segments,
     "done": Done,
     "failed": Failed,
     "heartbeat": Heartbeat,
+    "note": Note,
+    "missing": Missing,
+    "jobs": Jobs,
+    "held": Held,
+    "stored": Stored,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 

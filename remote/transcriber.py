@@ -303,19 +303,19 @@ class Transcriber:
         self, job: _Job, found: Sequence[tuple[Decoded, tuple[Phrase, ...], int]]
     ) -> dict[int, list[tuple[Word, ...]]]:
         """Words of each phrase, by the key of the window."""
-        spoken = [(decoded, said) for decoded, said, _ in found if said]
+        spoken = [(decoded, said, reached) for decoded, said, reached in found if said]
         if not spoken:
             return {}
         with job.clock.stage("align"):
             times = token_times(
                 self.model,
-                [self._spoken(job, decoded, said) for decoded, said in spoken],
+                [self._spoken(job, *window) for window in spoken],
                 self.tokenizer.prompt(job.language, job.options.task, False),
                 self.tokenizer.eot,
                 self.tokenizer.alignment_heads,
             )
         words: dict[int, list[tuple[Word, ...]]] = {}
-        for (decoded, said), begins in zip(spoken, times, strict=True):
+        for (decoded, said, _), begins in zip(spoken, times, strict=True):
             window, at = job.parts[decoded.request.key].window, 0
             words[decoded.request.key] = phrase_lists = []
             for phrase in said:
@@ -330,8 +330,9 @@ class Transcriber:
                 at += size
         return words
 
-    def _spoken(self, job: _Job, decoded: Decoded, said: Sequence[Phrase]) -> Spoken:
-        samples = len(job.parts[decoded.request.key].window.samples)
+    def _spoken(self, job: _Job, decoded: Decoded, said: Sequence[Phrase], reached: int) -> Spoken:
+        window = job.parts[decoded.request.key].window
+        samples = reached if rest_of(window, reached) else len(window.samples)
         tokens = tuple(token for phrase in said for token in phrase.tokens)
         positions = min(self.model.shape.audio_ctx, -(-samples // (2 * HOP)))
         return Spoken(job.audio[decoded.request.key], tokens, positions)

@@ -9,7 +9,7 @@ from tests.contract.tree import ROOMS, ROOT, files, modules, name
 MODULE_LINES = 400
 FUNCTION_LINES = 50
 FORBIDDEN = {"core", "utils", "common", "helpers", "misc"}
-LONGER = {"remote/protocol.py": 540}
+LONGER = {"remote/protocol.py": 760}
 """The wire is one file on purpose: both ends hold the same bytes."""
 
 

@@ -154,10 +154,23 @@ def test_a_part_without_text_lets_the_next_go_out() -> None:
 def test_done_is_what_every_track_has_done() -> None:
     keeping, _ = ledger(tracks=2)
     left, right = keeping.open(0, window(0)), keeping.open(1, window(0, length_s=3))
+    later = keeping.open(1, window(5, length_s=3))
     keeping.settle(left, said(0, 10), None)
     assert keeping.done_ms == 0
     keeping.settle(right, said(0, 3), None)
     assert keeping.done_ms == 3000
+    keeping.settle(later, said(5, 8), None)
+    assert keeping.done_ms == 10_000
+
+
+def test_a_silent_track_holds_nothing_up() -> None:
+    keeping, _ = ledger(tracks=2)
+    keeping.settle(keeping.open(0, window(0)), said(0, 10), None)
+    assert keeping.done_ms == 10_000
+    early = keeping.open(1, window(4, length_s=3))  # found out late
+    assert keeping.done_ms == 10_000
+    keeping.settle(early, said(4, 7), None)
+    assert keeping.done_ms == 10_000
 
 
 def test_after_a_restart_every_open_part_is_decoded_again_and_no_settled_one() -> None:
