@@ -93,6 +93,8 @@ class AudioReader:
 
     info: AudioInfo
     tracks: int
+    waited_s = 0.0
+    """A file is there: reading it is work, not waiting."""
 
     def __init__(self, source: str | Path, *, split: bool = False, block_s: float = 10.0) -> None:
         self._source = Source.of(source)

@@ -11,7 +11,8 @@ It knows tokens, not words or time; ``transcriber`` turns the one into the other
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,9 @@ class Request:
         sot: index of the start token in the prompt; there "no speech" is read.
         max_tokens: most tokens to generate.
         temperatures: to try in turn until a result passes; (0.0,) for greedy alone.
+        owner: whatever the caller wants back with the result.
+        wanted: asked at each look at the rows; a window that nobody wants any more gives up its
+            row without a result.
     """
 
     key: int
@@ -49,6 +53,8 @@ class Request:
     sot: int
     max_tokens: int
     temperatures: tuple[float, ...] = TEMPERATURES
+    owner: Any = None
+    wanted: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Decoded:
         compression_ratio: of the text.
         temperature: at which it was decoded; attempts: how often the window was decoded.
         complete: False where max_tokens cut it off.
+        generated: tokens over all attempts, the end tokens included.
     """
 
     request: Request
@@ -75,6 +82,7 @@ class Decoded:
     temperature: float
     attempts: int
     complete: bool
+    generated: int = 0
 
     @property
     def silent(self) -> bool:
@@ -104,6 +112,7 @@ class _Row:
     request: Request
     no_speech_prob: float = 0.0
     attempts: int = 0
+    generated: int = 0
     best: Decoded | None = None
 
     @property
@@ -149,16 +158,6 @@ class _State:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Counters:
-    """Work done, for the statistics: tokens generated, steps taken, windows decoded again."""
-
-    tokens: int = 0
-    steps: int = 0
-    fallbacks: int = 0
-    attempts: int = 0
-
-
 class Decoder:
     """Decodes a stream of windows, ``rows`` at a time.
 
@@ -181,7 +180,6 @@ class Decoder:
         text_of: Callable[[Sequence[int]], str],
         rows: int,
     ) -> None:
-        self.counters = Counters()
         self._model = model
         self._rules = rules
         self._eot = eot
@@ -228,6 +226,9 @@ class Decoder:
 
     def _admit(self, waiting: deque[Request]) -> None:
         """Fills free rows, windows with equal prompts at once."""
+        for _ in range(len(waiting)):
+            if (request := waiting.popleft()).wanted():
+                waiting.append(request)
         while waiting and len(self._rows) < self._slots.rows:
             start = len(self._rows)
             group = [waiting.popleft()]
@@ -271,7 +272,6 @@ class Decoder:
         hidden = self._model.decode(
             state.last[where, None], state.position[where, None], self._slots, where, length
         )
-        self.counters.steps += 1
         self._advance(where, self._model.logits(hidden[:, -1]), first=False)
 
     def _advance(self, where: slice, logits: Tensor, *, first: bool) -> None:
@@ -317,6 +317,8 @@ class Decoder:
 
     def _finish(self) -> Iterator[Decoded]:
         """Takes out the rows that have ended, or starts them again at the next temperature."""
+        for i in reversed([i for i, row in enumerate(self._rows) if not row.request.wanted()]):
+            self._release(i)
         ended = self._state.ended[: len(self._rows)].tolist()
         for i in reversed([i for i, over in enumerate(ended) if over]):
             row = self._rows[i]
@@ -326,9 +328,8 @@ class Decoder:
                 row.best = decoded
             if decoded.acceptable or row.attempts == len(row.request.temperatures):
                 self._release(i)
-                yield row.best
+                yield replace(row.best, attempts=row.attempts, generated=row.generated)
             else:
-                self.counters.fallbacks += row.attempts == 1
                 self._prefill(slice(i, i + 1))
 
     def _read(self, i: int, row: _Row) -> Decoded:
@@ -339,8 +340,7 @@ class Decoder:
         mean = sum(logprobs) / len(logprobs)
         if complete:
             tokens, logprobs = tokens[:-1], logprobs[:-1]
-        self.counters.tokens += count
-        self.counters.attempts += 1
+        row.generated += count
         return Decoded(
             request=row.request,
             tokens=tuple(tokens),
@@ -350,6 +350,7 @@ class Decoder:
             compression_ratio=compression_ratio(self._text_of(tokens)),
             temperature=row.temperature,
             attempts=row.attempts + 1,
+            generated=row.generated,
             complete=complete,
         )
 

@@ -37,6 +37,7 @@ from remote.protocol import (
     Source,
     Summary,
 )
+from remote.sink import Sink
 from remote.tokens import Tokenizer
 from remote.transcriber import Transcriber
 from remote.voice_activity import SpeechDetector
@@ -128,7 +129,7 @@ def version() -> str:
         return "unknown"
 
 
-class Collected:
+class Collected(Sink):
     """A sink that keeps the segments, and hands them on as they come.
 
     Args:
@@ -138,9 +139,6 @@ class Collected:
     def __init__(self, on_segments: Callable[[tuple[Segment, ...]], None] | None = None) -> None:
         self.found: list[Segment] = []
         self._on_segments = on_segments
-
-    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
-        """Nothing: progress is not kept."""
 
     def segments(self, segments: tuple[Segment, ...]) -> None:
         """Keeps them."""

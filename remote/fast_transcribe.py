@@ -30,6 +30,7 @@ from remote.protocol import (
     Source,
     Summary,
 )
+from remote.sink import Sink
 
 if TYPE_CHECKING:
     from remote.direct_transcribe import Engine
@@ -128,14 +129,11 @@ def _shown(audio: str) -> str:
     return audio.partition("?")[0] if _is_address(audio) else audio
 
 
-class _Kept:
+class _Kept(Sink):
     """Keeps the segments; says nothing while they are made."""
 
     def __init__(self) -> None:
         self.found: list[Segment] = []
-
-    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
-        """Nothing."""
 
     def segments(self, segments: tuple[Segment, ...]) -> None:
         """Keeps them."""

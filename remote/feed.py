@@ -9,32 +9,57 @@ It knows nothing of models.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Full, Queue
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from remote.audio import SAMPLE_RATE, AudioReader
+from remote.audio import SAMPLE_RATE, AudioInfo, AudioReader
 from remote.chunking import Detector, Window, Windower, WindowSettings
 from remote.protocol import Options, Source
 from remote.timing import StageClock
 
-_BLOCK_S = 30.0
+BLOCK_S = 30.0
 """Read at once: enough for batched voice activity, little enough for an early first text."""
 
-_BLOCKS_AHEAD = 8
-"""Four minutes, 8 MB a channel."""
+_BLOCKS_AHEAD = 4
+"""Two minutes, 4 MB a channel: many recordings may be read at once."""
 
 _LEAVE_S = 2.0
 """Seconds to wait for a read to return before it is left to return by itself."""
 
-_LOOK_S = 0.1
-"""Seconds between two looks at whether anybody still wants to wait."""
-
 Int16 = npt.NDArray[np.int16]
+
+
+class Reader(Protocol):
+    """A recording as blocks of samples; iterated once, on the reading thread."""
+
+    @property
+    def info(self) -> AudioInfo:
+        """What the file says of itself."""
+
+    @property
+    def tracks(self) -> int:
+        """Channels that are kept apart; 1 where they are mixed."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the user; complete after the iteration."""
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds of the iteration that went into waiting for audio to come."""
+
+    def __iter__(self) -> Iterator[Int16]:
+        """The blocks: int16 [tracks, n], 16 kHz."""
+
+    def close(self) -> None:
+        """Lets go of the recording; a read that waits may go on until it returns by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +70,51 @@ class Heard:
     window: Window
 
 
+def open_source(source: Source, options: Options, clock: StageClock) -> AudioReader:
+    """The reader of a path or an address.
+
+    Raises:
+        KnownError: it cannot be read; nothing stays open.
+    """
+    where = Path(source.value) if source.kind == "path" else source.value
+    with clock.stage("decode"):
+        return AudioReader(where, split=options.channels == "split", block_s=BLOCK_S)
+
+
 class WindowFeed:
-    """The windows of one source, as a context manager that owns the reading thread.
+    """The windows of one recording, as a context manager that owns the reader and its thread.
 
     Args:
-        source: path or address of the recording.
-        options: how to cut and which channels.
+        reader: of the recording; closed in the end.
+        options: how to cut.
         detector: voice activity.
         clock: is told the seconds of the stages decode and vad.
         settings: of the windows.
-
-    Raises:
-        KnownError: the source cannot be read; nothing stays open.
+        ready: called on the reading thread when ``next`` may have something new.
     """
 
     def __init__(
         self,
-        source: Source,
+        reader: Reader,
         options: Options,
         detector: Detector,
         clock: StageClock,
         settings: WindowSettings,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.decoded_samples = 0
         self.speech_samples = 0
         self.warnings: tuple[str, ...] = ()
-        where = Path(source.value) if source.kind == "path" else source.value
-        with clock.stage("decode"):
-            self._reader = AudioReader(where, split=options.channels == "split", block_s=_BLOCK_S)
-        self.info = self._reader.info
-        self.tracks = self._reader.tracks
+        self.ended = False
+        self.info = reader.info
+        self.tracks = reader.tracks
+        self._reader = reader
+        self._ready = ready
         self._windowers = [
             Windower(options.windows, detector, settings) for _ in range(self.tracks)
         ]
         self._clock = clock
+        self._cut_windows: deque[Heard] = deque()
         self._queue: Queue[Int16 | BaseException | None] = Queue(maxsize=_BLOCKS_AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audio", daemon=True)
@@ -90,43 +126,49 @@ class WindowFeed:
 
     def __exit__(self, *exception: object) -> None:
         """Stops reading; the file is closed, or will be where its server keeps it waiting."""
-        self._stop.set()
+        self.stop()
         until = time.monotonic() + _LEAVE_S
         while self._thread.is_alive() and time.monotonic() < until:
             self._drain()
             self._thread.join(0.01)
 
-    def windows(self, wanted: Callable[[], bool]) -> Iterator[Heard | None]:
-        """The windows in the order in which they are cut; None where none is ready yet.
+    def stop(self) -> None:
+        """Stops reading without waiting for it: the thread closes the file when it returns."""
+        self._stop.set()
+        self._drain()
 
-        Args:
-            wanted: whether to wait for the next window rather than to give None; asked again
-                while it waits, so that it may also break off by an exception.
+    def next(self) -> Heard | None:
+        """The next window in the order in which they are cut; None where none is ready yet.
+
+        After the last one it gives None and ``ended`` is true.
 
         Raises:
             KnownError: reading broke off; the windows before stay valid.
         """
-        while True:
-            waiting = wanted()
+        while not self._cut_windows and not self.ended:
             try:
-                item = self._queue.get(waiting, _LOOK_S)
+                item = self._queue.get_nowait()
             except Empty:
-                if not waiting:
-                    yield None
-                continue
+                return None
             if isinstance(item, BaseException):
                 raise item
-            yield from self._cut(item)
+            self._cut(item)
             if item is None:
                 self.warnings = self._reader.warnings
-                return
+                self.ended = True
+        return self._cut_windows.popleft() if self._cut_windows else None
 
-    def _cut(self, block: Int16 | None) -> Iterator[Heard]:
-        """The windows that a block completes; those that are left at the end, which is None."""
+    @property
+    def exhausted(self) -> bool:
+        """Whether every window has been given."""
+        return self.ended and not self._cut_windows
+
+    def _cut(self, block: Int16 | None) -> None:
+        """Takes in a block; the end of the recording is None."""
         for track, windower in enumerate(self._windowers):
             with self._clock.stage("vad"):
                 windows = windower.finish() if block is None else windower.push(block[track])
-            yield from (Heard(track, window) for window in windows)
+            self._cut_windows.extend(Heard(track, window) for window in windows)
         self.decoded_samples += 0 if block is None else block.shape[1]
         self.speech_samples = sum(windower.speech_samples for windower in self._windowers)
 
@@ -134,8 +176,10 @@ class WindowFeed:
         try:
             blocks = iter(self._reader)
             while not self._stop.is_set():
-                with self._clock.stage("decode"):
-                    block = next(blocks, None)
+                begin, waited_s = time.perf_counter(), self._reader.waited_s
+                block = next(blocks, None)
+                waited_s = self._reader.waited_s - waited_s
+                self._clock.add("decode", max(0.0, time.perf_counter() - begin - waited_s))
                 self._put(block)
                 if block is None:
                     return
@@ -150,6 +194,7 @@ class WindowFeed:
                 self._queue.put(item, timeout=0.1)
             except Full:
                 continue
+            self._ready()
             return
 
     def _drain(self) -> None:

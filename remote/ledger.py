@@ -6,7 +6,7 @@ parts at work and touches neither model nor device.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from remote.chunking import Span, Window
@@ -90,10 +90,13 @@ class Ledger:
         """The next part that is to be decoded before anything new, if any."""
         return self._again.popleft() if self._again else None
 
-    def restart(self) -> None:
-        """Every open part is to be decoded again: what was at work has been lost."""
+    def restart(self, without: Collection[int] = ()) -> None:
+        """Every open part but those ``without`` is decoded again: what was at work is lost."""
         self._again = deque(
-            part for order in self._order for part in order if part.segments is None
+            part
+            for order in self._order
+            for part in order
+            if part.segments is None and part.key not in without
         )
 
     def _part(self, track: int, window: Window) -> Part:

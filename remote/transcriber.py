@@ -1,101 +1,63 @@
-"""The way of one recording through the engine: windows, batches, text in the order of the file.
+"""The way of recordings through the engine: windows, batches, text in the order of each file.
 
-``Transcriber`` owns the way of a recording through the engine. Windows come from a reading
-thread, are encoded a few at a time, decoded side by side, cut into segments and told to a sink in
-the order of the file while later windows are still being read.
+Windows come from reading threads, are encoded a few at a time, decoded side by side, and settled
+while later windows are still being read. Any number of recordings share the device: they take
+turns window by window, so that a short one does not wait behind a long one, and one that fails
+ends alone.
 
 It must not know where models come from or what the segments are written to.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
-from remote.alignment import Spoken, token_times
 from remote.capacity import is_out_of_memory, rows_that_fit
 from remote.chunking import Detector, WindowSettings
-from remote.decoding import TEMPERATURES, Counters, Decoded, Decoder, Request, detect_languages
-from remote.features import HOP, SAMPLE_RATE, LogMel
-from remote.feed import Heard, WindowFeed, duration_ms
-from remote.ledger import Ledger, Part
+from remote.decoding import TEMPERATURES, Decoded, Decoder, Request, detect_languages
+from remote.features import SAMPLE_RATE, LogMel
+from remote.feed import Reader, WindowFeed, open_source
+from remote.inbox import Alone, Inbox
+from remote.ledger import Part
 from remote.packing import no_memory
-from remote.protocol import (
-    ErrorCode,
-    KnownError,
-    Options,
-    Segment,
-    Source,
-    Summary,
-    Word,
-)
+from remote.protocol import KnownError, Options, Source, Summary
+from remote.recording import Recording, bug, cancelled
 from remote.rules import TokenRules, vocabulary_of
-from remote.segments import Phrase, phrase_words, phrases, rest_of, to_segments
-from remote.timing import StageClock, peak_memory_bytes
+from remote.sink import Past, Sink
+from remote.timing import StageClock
 from remote.tokens import Tokenizer
 from remote.whisper import Whisper
+from remote.writing import Writer
 
 ENCODE_WINDOWS = 4
 """Windows encoded at once: enough to fill the processor, few enough for an early first text."""
 
 ALIGN_WINDOWS = 4
-"""Windows whose words are timed at once."""
-
-LANGUAGE_WINDOWS = 5
-"""Windows of speech that vote on the language of a file."""
+"""Windows of a recording whose words are timed at once."""
 
 TOKENS_PER_SECOND = 15
 TOKENS_SPARE = 40
 """Most tokens of a window: its seconds times the first, plus the second. Fast English speech
 takes 7 a second with its timestamps, scripts without letters of their own up to twice that."""
 
+_LOOK_S = 0.1
+"""Seconds between two looks at recordings of which nothing can be decoded yet."""
+
+_WITHIN = ("vad", "mel", "encode", "align")
+"""Stages that happen while the next result is waited for."""
+
+Work = tuple[Recording, Part]
+
 log = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
-    """Hears what becomes of a recording while it happens, on the thread that transcribes."""
-
-    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
-        """So much of the recording is done; ``total_ms`` is None while its length is unknown."""
-
-    def segments(self, segments: tuple[Segment, ...]) -> None:
-        """More text, in time order within its channel."""
-
-
-@dataclass(slots=True)
-class _Job:
-    """One recording on its way: features of the parts at work, by key, and what is decoded."""
-
-    options: Options
-    sink: Sink
-    clock: StageClock
-    feed: WindowFeed
-    ledger: Ledger
-    language: str
-    cancelled: Callable[[], bool]
-    audio: dict[int, Tensor]
-    parts: dict[int, Part]
-    finished: list[Decoded]
-    language_probability: float = 1.0
-    patient: bool = False
-
-    def check(self) -> None:
-        """Nothing, unless the job was cancelled: then KnownError."""
-        if self.cancelled():
-            raise KnownError(ErrorCode.CANCELLED, "The transcription was cancelled.")
-
-    def waits(self) -> bool:
-        """Whether the next window is worth waiting for."""
-        self.check()
-        return self.patient or not self.ledger.busy
-
-
 class Transcriber:
-    """Transcribes recordings with one model, one after another.
+    """Transcribes recordings with one model, any number side by side.
 
     Args:
         model: the Whisper.
@@ -117,11 +79,15 @@ class Transcriber:
         self.model = model
         self.tokenizer = tokenizer
         self.rows = rows or rows_that_fit(model)
+        self.wake = threading.Event()
         self._detector = detector
         self._settings = settings or WindowSettings()
         self._mel = LogMel(model.shape.n_mels, model.device)
         self._rules = TokenRules(vocabulary_of(tokenizer), timestamps=True, device=model.device)
+        self._writer = Writer(model, tokenizer)
         self._decoder: Decoder | None = None
+        self._at_work: deque[Recording] = deque()
+        self._alone: Recording | None = None
 
     def transcribe(
         self,
@@ -137,16 +103,63 @@ class Transcriber:
                 is out of memory even for one window, or the job was cancelled. Segments that
                 the sink has heard stay valid.
         """
-        begin = time.perf_counter()
+        self._forced_language(options)
+        outcome: list[Summary | KnownError] = []
+        clock = self.clock()
+        with self.feed(open_source(source, options, clock), options, clock) as feed:
+            recording = self.recording(
+                feed, options, sink, clock, ended=outcome.append, cancelled=cancelled
+            )
+            self.run(Alone(recording))
+        if isinstance(outcome[0], KnownError):
+            raise outcome[0]
+        return outcome[0]
+
+    def clock(self) -> StageClock:
+        """A clock for the stages of one recording."""
+        return StageClock(str(self.model.device))
+
+    def feed(self, reader: Reader, options: Options, clock: StageClock) -> WindowFeed:
+        """The windows of an opened recording, to be entered before it is decoded."""
+        return WindowFeed(
+            reader, options, self._detector, clock, self._settings, ready=self.wake.set
+        )
+
+    def recording(
+        self,
+        feed: WindowFeed,
+        options: Options,
+        sink: Sink,
+        clock: StageClock,
+        *,
+        past: Past | None = None,
+        ended: Callable[[Summary | KnownError], None],
+        cancelled: Callable[[], bool],
+    ) -> Recording:
+        """A recording that ``run`` can take; may be called on any thread.
+
+        Raises:
+            KnownError: an option does not suit the model.
+        """
         language = self._forced_language(options)
-        clock = StageClock(str(self.model.device))
+        return Recording(
+            feed, options, sink, clock,
+            language=language, past=past, ended=ended, is_cancelled=cancelled,
+        )  # fmt: skip
+
+    def run(self, inbox: Inbox) -> None:
+        """Decodes recordings until the inbox is closed and every one it gave has ended."""
         if self.model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.model.device)
-        with WindowFeed(source, options, self._detector, clock, self._settings) as feed:
-            ledger = Ledger(feed.tracks, sink.segments)
-            job = _Job(options, sink, clock, feed, ledger, language, cancelled, {}, {}, [])
-            work = self._run(job)
-        return self._summary(job, work, time.perf_counter() - begin)
+        while True:
+            try:
+                self._decode(inbox)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve_rows(error)
+            else:
+                return
 
     def _forced_language(self, options: Options) -> str:
         """The code that decoding is to use; "" where it is to be detected. Checks the options."""
@@ -157,185 +170,171 @@ class Transcriber:
         self.tokenizer.prompt(language, options.task, True)
         return language
 
-    def _run(self, job: _Job) -> Counters:
-        """Decodes everything, with half the rows again and again where memory runs out."""
-        work = Counters()
-        heard = self._windows(job)
-        while True:
-            try:
-                self._decode(job, work, heard)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve_rows(error)
-                job.audio.clear()
-                job.parts.clear()
-                job.finished.clear()
-                job.ledger.restart()
-                continue
-            if not job.ledger.busy:
-                return work
+    # ── the device ──────────────────────────────────────────────────────────────────────────
 
-    def _windows(self, job: _Job) -> Iterator[Heard | None]:
-        """The windows as they are needed; that voice activity has too little memory is told."""
-        try:
-            yield from job.feed.windows(job.waits)
-        except (MemoryError, RuntimeError) as error:  # what was heard so far is lost with it
-            if not is_out_of_memory(error):
-                raise
-            raise no_memory(self.model.device, "voice activity does not fit") from error
-
-    def _decode(self, job: _Job, work: Counters, heard: Iterator[Heard | None]) -> None:
-        """Decodes until the recording is at its end; rests of the last windows may be left."""
+    def _decode(self, inbox: Inbox) -> None:
+        """Decodes until the inbox is closed and nothing is left at work."""
         decoder = self._decoder or self._new_decoder()
-        decoder.counters = work
-        wanted = min(ALIGN_WINDOWS, self.rows) if job.options.words else 1
-        results = decoder.run(self._requests(job, heard), job.check)
-        while (decoded := _timed(job.clock, results)) is not None:
-            job.finished.append(decoded)
-            if len(job.finished) >= wanted:
-                self._settle(job)
-        self._settle(job)
+        results = decoder.run(self._requests(inbox))
+        while (decoded := self._timed(inbox, results)) is not None:
+            recording: Recording = decoded.request.owner
+            recording.finished.append(decoded)
+            self._alone = None
+            words = recording.options.words and recording.told
+            if len(recording.finished) >= (min(ALIGN_WINDOWS, self.rows) if words else 1):
+                self._settle(recording)
 
-    def _requests(self, job: _Job, heard: Iterator[Heard | None]) -> Iterator[list[Request]]:
+    def _timed(self, inbox: Inbox, results: Iterator[Decoded]) -> Decoded | None:
+        """The next result; the seconds it took go to those recordings that had rows at work."""
+        rows = {r: len(r.parts) for r in self._at_work}
+        before, begin = _seconds_within(rows), time.perf_counter()
+        self._idle_s = 0.0
+        try:
+            return next(results, None)
+        finally:
+            spent = max(0.0, time.perf_counter() - begin - self._idle_s)
+            inbox.worked(spent)
+            rows |= {r: max(rows.get(r, 0), len(r.parts)) for r in self._at_work}
+            generating = max(0.0, spent - _seconds_within(rows) + before)
+            for recording, count in rows.items():
+                recording.clock.add("generate", generating * count / max(1, sum(rows.values())))
+
+    def _requests(self, inbox: Inbox) -> Iterator[list[Request]]:
         """Batches of encoded windows; an empty one where none is ready and others are at work."""
-        while (parts := self._next_parts(job, heard, self._encoded_at_once)) is not None:
-            job.check()
-            if not parts:
-                self._settle(job)  # rather than let text wait for what is still being read
-            if parts and not job.language:
-                job.patient = True
-                parts += self._next_parts(job, heard, LANGUAGE_WINDOWS - len(parts)) or []
-                job.patient = False
-            if parts:
-                self._encode(job, parts)
-            if parts and not job.language:
-                self._detect_language(job)
-            yield [self._request(job, part) for part in parts]
+        while self._turn(inbox):
+            work = self._next_work()
+            for recording in self._at_work:
+                if not work or not recording.parts.keys() - _keys(recording.finished):
+                    self._settle(recording)  # rather than let text wait for what is to come
+            if not work and not any(recording.parts for recording in self._at_work):
+                self._rest()
+                continue
+            if work:
+                self._encode(work)
+            yield [self._request(*item) for item in work if item[0].wanted]
 
-    def _next_parts(self, job: _Job, heard: Iterator[Heard | None], most: int) -> list[Part] | None:
-        """Up to ``most`` parts to decode, what is left over before what is new; None at the end."""
-        parts: list[Part] = []
-        while len(parts) < most and (part := job.ledger.again()):
-            parts.append(part)
-        if len(parts) >= most:
-            return parts
-        for item in heard:
-            if item is None:
-                return parts
-            parts.append(job.ledger.open(item.track, item.window))
-            if len(parts) >= most:
-                return parts
-        return parts or None
+    def _turn(self, inbox: Inbox) -> bool:
+        """Takes in what is new and lets go of what is over; False where nothing is left to do."""
+        while (recording := inbox.take()) is not None:
+            if not self._at_work:
+                self._alone = recording
+            self._at_work.append(recording)
+        for recording in list(self._at_work):
+            if recording.cancelled:
+                recording.fail(cancelled())
+            elif recording.wanted and not recording.finished and recording.complete:
+                recording.end(self._device_memory())
+            if not recording.wanted:
+                self._at_work.remove(recording)
+        return bool(self._at_work) or inbox.open
+
+    def _rest(self) -> None:
+        """Waits until something may be ready."""
+        begin = time.perf_counter()
+        self.wake.wait(_LOOK_S)
+        self.wake.clear()
+        self._idle_s += time.perf_counter() - begin
+
+    def _next_work(self) -> list[Work]:
+        """Up to so many parts as are encoded at once; recordings take turns, part by part.
+
+        The first window of a recording that has the device for itself goes alone, so that its
+        text is there early: each step is quicker the fewer rows take part.
+        """
+        first = self._alone if self._alone in self._at_work else None
+        if first is not None and first.parts:
+            return []
+        most = 1 if first is not None else self._encoded_at_once
+        work: list[Work] = []
+        passed = 0
+        while len(work) < most and passed < len(self._at_work):
+            recording = self._at_work[0]
+            self._at_work.rotate(-1)
+            with self._guarded(recording, "voice activity does not fit"):
+                parts = recording.next_parts(1)
+                work += [(recording, part) for part in parts]
+                passed = 0 if parts else passed + 1
+            if not recording.wanted:
+                passed += 1
+        return work
 
     @property
     def _encoded_at_once(self) -> int:
         return min(ENCODE_WINDOWS, self.rows)
 
-    def _encode(self, job: _Job, parts: Sequence[Part]) -> None:
-        for start in range(0, len(parts), self._encoded_at_once):
-            some = parts[start : start + self._encoded_at_once]
-            with job.clock.stage("mel"):
-                mel = self._mel([part.window.samples for part in some]).to(self.model.dtype)
-            with job.clock.stage("encode"), torch.inference_mode():
+    def _encode(self, work: Sequence[Work]) -> None:
+        for start in range(0, len(work), self._encoded_at_once):
+            some = work[start : start + self._encoded_at_once]
+            with self._shared(some, "mel"):
+                mel = self._mel([part.window.samples for _, part in some]).to(self.model.dtype)
+            with self._shared(some, "encode"), torch.inference_mode():
                 audio = self.model.encode(mel)
-            for part, features in zip(some, audio, strict=True):
-                job.audio[part.key] = features
-                job.parts[part.key] = part
+            for (recording, part), features in zip(some, audio, strict=True):
+                recording.audio[part.key] = features
+                recording.parts[part.key] = part
+        for recording in dict.fromkeys(recording for recording, _ in work):
+            if not recording.language:
+                self._detect_language(recording)
 
-    def _detect_language(self, job: _Job) -> None:
+    @contextmanager
+    def _shared(self, work: Sequence[Work], stage: str) -> Iterator[None]:
+        """The seconds of the block go to this stage of the recordings, by their parts."""
+        clock = self.clock()
+        with clock.stage(stage):
+            yield
+        for recording, _ in work:
+            recording.clock.add(stage, clock.times().seconds[stage] / len(work))
+
+    def _detect_language(self, recording: Recording) -> None:
         """The language of the file: windows vote with their probabilities."""
         codes = list(self.tokenizer.languages)
         ids = [self.tokenizer.languages[code] for code in codes]
-        batches = torch.stack(list(job.audio.values())).split(self._encoded_at_once)
+        batches = torch.stack(list(recording.audio.values())).split(self._encoded_at_once)
         votes = torch.cat(
             [detect_languages(self.model, audio, self.tokenizer.sot, ids) for audio in batches]
         ).mean(0)
         best = int(votes.argmax())
-        job.language, job.language_probability = codes[best], float(votes[best])
+        with self._guarded(recording):
+            recording.heard_as(codes[best], float(votes[best]))
 
-    def _request(self, job: _Job, part: Part) -> Request:
-        options = job.options
-        prompt = self.tokenizer.prompt(job.language, options.task, True, options.vocabulary)
+    def _request(self, recording: Recording, part: Part) -> Request:
+        options = recording.options
+        prompt = self.tokenizer.prompt(recording.language, options.task, True, options.vocabulary)
         seconds = len(part.window.samples) / SAMPLE_RATE
         return Request(
             key=part.key,
-            audio=job.audio[part.key],
+            audio=recording.audio[part.key],
             prompt=tuple(prompt),
             sot=prompt.index(self.tokenizer.sot),
             max_tokens=round(seconds * TOKENS_PER_SECOND) + TOKENS_SPARE,
             temperatures=TEMPERATURES if options.fallback else TEMPERATURES[:1],
+            owner=recording,
+            wanted=lambda: recording.wanted,
         )
 
-    def _settle(self, job: _Job) -> None:
-        """Turns decoded windows into segments; what is in order goes out."""
-        if not job.finished:
-            return
-        found: list[tuple[Decoded, tuple[Phrase, ...], int]] = []
-        for decoded in job.finished:
-            length = len(job.parts[decoded.request.key].window.samples)
-            begin = self.tokenizer.timestamp_begin
-            if decoded.silent:
-                found.append((decoded, (), length))
-            else:
-                found.append(
-                    (decoded, *phrases(decoded.tokens, begin, length, complete=decoded.complete))
-                )
-        words = self._words(job, found) if job.options.words else {}
-        for decoded, said, reached in found:
-            part = job.parts.pop(decoded.request.key)
-            job.audio.pop(decoded.request.key)
-            segments = to_segments(
-                part.window,
-                said,
-                self.tokenizer,
-                language="en" if job.options.task == "translate" else job.language,
-                channel=part.track if job.options.channels == "split" else None,
-                quality=decoded.quality,
-                words=words.get(decoded.request.key),
-            )
-            job.ledger.settle(part, segments, rest_of(part.window, reached))
-        job.finished.clear()
-        total = job.feed.info.duration_ms
-        job.sink.progress("generate", job.ledger.done_ms, total)
+    def _settle(self, recording: Recording) -> None:
+        with self._guarded(recording):
+            self._writer.settle(recording)
 
-    def _words(
-        self, job: _Job, found: Sequence[tuple[Decoded, tuple[Phrase, ...], int]]
-    ) -> dict[int, list[tuple[Word, ...]]]:
-        """Words of each phrase, by the key of the window."""
-        spoken = [(decoded, said, reached) for decoded, said, reached in found if said]
-        if not spoken:
-            return {}
-        with job.clock.stage("align"):
-            times = token_times(
-                self.model,
-                [self._spoken(job, *window) for window in spoken],
-                self.tokenizer.prompt(job.language, job.options.task, False),
-                self.tokenizer.eot,
-                self.tokenizer.alignment_heads,
-            )
-        words: dict[int, list[tuple[Word, ...]]] = {}
-        for (decoded, said, _), begins in zip(spoken, times, strict=True):
-            window, at = job.parts[decoded.request.key].window, 0
-            words[decoded.request.key] = phrase_lists = []
-            for phrase in said:
-                size = len(phrase.tokens)
-                sure = [2.718281828**p for p in decoded.token_logprobs[phrase.first :][:size]]
-                phrase_lists.append(
-                    phrase_words(
-                        window, phrase, self.tokenizer, job.language,
-                        begins[at : at + size + 1].tolist(), sure,
-                    )
-                )  # fmt: skip
-                at += size
-        return words
+    @contextmanager
+    def _guarded(self, recording: Recording, too_large: str = "") -> Iterator[None]:
+        """What goes wrong with one recording ends it and no other.
 
-    def _spoken(self, job: _Job, decoded: Decoded, said: Sequence[Phrase], reached: int) -> Spoken:
-        window = job.parts[decoded.request.key].window
-        samples = reached if rest_of(window, reached) else len(window.samples)
-        tokens = tuple(token for phrase in said for token in phrase.tokens)
-        positions = min(self.model.shape.audio_ctx, -(-samples // (2 * HOP)))
-        return Spoken(job.audio[decoded.request.key], tokens, positions)
+        Too little memory is everybody's affair, except where ``too_large`` says what did not fit
+        and the recording has lost its place by that.
+        """
+        try:
+            yield
+        except KnownError as error:
+            recording.fail(error)
+        except Exception as error:
+            if is_out_of_memory(error):
+                if not too_large:
+                    raise
+                recording.fail(no_memory(self.model.device, too_large))
+                return
+            log.exception("a bug")
+            recording.fail(bug(error))
 
     def _new_decoder(self) -> Decoder:
         tokenizer = self.tokenizer
@@ -351,50 +350,38 @@ class Transcriber:
         return self._decoder
 
     def _halve_rows(self, error: BaseException) -> None:
-        """Fewer windows side by side from now on.
+        """Fewer windows side by side from now on; where there was but one, every recording ends.
 
         Raises:
-            KnownError: OUT_OF_MEMORY where there was but one.
+            KnownError: OUT_OF_MEMORY where there is nothing that could be left out.
         """
         self._decoder = None
         if self.rows == 1:
-            raise no_memory(self.model.device, "not even one window fits") from error
+            too_little = no_memory(self.model.device, "not even one window fits")
+            if not self._at_work:
+                raise too_little from error
+            for recording in self._at_work:
+                recording.fail(too_little)
+            return
+        for recording in self._at_work:
+            recording.decode_again()
         self.rows //= 2
         log.warning("out of memory: going on with %d windows side by side", self.rows)
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _summary(self, job: _Job, work: Counters, wall_s: float) -> Summary:
-        feed, ledger = job.feed, job.ledger
+    def _device_memory(self) -> int:
         cuda = self.model.device.type == "cuda"
-        return Summary(
-            duration_ms=duration_ms(feed.decoded_samples),
-            speech_ms=duration_ms(feed.speech_samples),
-            covered_ms=duration_ms(ledger.covered_samples),
-            gaps=tuple(sorted(ledger.gaps, key=lambda gap: gap.start_ms)),
-            language=job.language,
-            language_probability=round(job.language_probability, 4),
-            stages=job.clock.times(),
-            wall_s=wall_s,
-            windows=ledger.windows,
-            fallbacks=work.fallbacks,
-            tokens=work.tokens,
-            peak_memory_bytes=peak_memory_bytes(),
-            device_memory_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
-            warnings=feed.warnings,
-        )
+        return torch.cuda.max_memory_allocated() if cuda else 0
 
 
-def _timed(clock: StageClock, results: Iterator[Decoded]) -> Decoded | None:
-    """The next result; its seconds go to "generate", less those of the stages within."""
-    before, begin = _seconds_within(clock), time.perf_counter()
-    try:
-        return next(results, None)
-    finally:
-        within = _seconds_within(clock) - before
-        clock.add("generate", max(0.0, time.perf_counter() - begin - within))
+def _seconds_within(recordings: Collection[Recording]) -> float:
+    return sum(
+        recording.clock.times().seconds.get(name, 0.0)
+        for recording in recordings
+        for name in _WITHIN
+    )
 
 
-def _seconds_within(clock: StageClock) -> float:
-    seconds = clock.times().seconds
-    return sum(seconds.get(name, 0.0) for name in ("vad", "mel", "encode", "align"))
+def _keys(finished: Sequence[Decoded]) -> set[int]:
+    return {decoded.request.key for decoded in finished}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from remote.layout import WhisperShape
 from remote.protocol import Segment
+from remote.sink import Settled, Sink
 from remote.whisper import Slots, Watch, Whisper
 
 Script = Callable[[tuple[int, ...]], Mapping[int, float]]
@@ -147,7 +148,7 @@ class Cramped(Whisper):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-class Kept:
+class Kept(Sink):
     """A sink that keeps what it hears.
 
     Args:
@@ -158,6 +159,8 @@ class Kept:
         self.found: list[Segment] = []
         self.done_ms: list[int] = []
         self.totals: list[int | None] = []
+        self.parts: list[Settled] = []
+        self.heard_as = ("", 0.0)
         self._on_segments = on_segments
 
     def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
@@ -167,6 +170,12 @@ class Kept:
     def segments(self, segments: tuple[Segment, ...]) -> None:
         self._on_segments()
         self.found += segments
+
+    def settled(self, part: Settled) -> None:
+        self.parts.append(part)
+
+    def language(self, code: str, probability: float) -> None:
+        self.heard_as = (code, probability)
 
     @property
     def text(self) -> str:

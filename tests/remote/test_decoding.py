@@ -1,8 +1,10 @@
 """Windows decode as in transformers, each as if it were alone, and again only where it failed."""
 
 import random
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -343,9 +345,21 @@ def test_rows_are_refilled_without_mixing_up_windows(
         assert list(decoded.tokens) == texts[decoded.request.key]
         assert decoded.complete
         assert decoded.avg_logprob == pytest.approx(0.0, abs=1e-4)
-    assert decoding.counters.tokens == sum(len(text) + 1 for text in texts)
-    assert decoding.counters.attempts == len(texts)
-    assert decoding.counters.fallbacks == 0
+        assert decoded.generated == len(texts[decoded.request.key]) + 1
+        assert decoded.attempts == 1
+
+
+def test_a_window_that_nobody_wants_any_more_gives_up_its_row() -> None:
+    decoding, request = scripted(says(*[1] * 6), says(2, 3), says(4, 5, 6), rows=2)
+    unwanted = threading.Event()
+    asked = [request(i) for i in range(3)]
+    asked[0] = replace(asked[0], wanted=lambda: not unwanted.is_set(), owner="the first")
+    asked[2] = replace(asked[2], owner="the third")
+    results = decoding.run(iter([asked]))
+    assert next(results).request.key == 1
+    unwanted.set()
+    assert [(found.request.key, found.request.owner) for found in results] == [(2, "the third")]
+    assert [f.tokens for f in decoding.run(iter([[request(1)]]))] == [(2, 3)]
 
 
 def test_the_next_windows_are_asked_for_only_when_there_is_room() -> None:
@@ -444,8 +458,7 @@ def test_only_the_window_that_fails_is_decoded_again_until_it_passes() -> None:
     assert again.temperature == TEMPERATURES[again.attempts - 1]
     assert again.acceptable
     assert again.compression_ratio <= MAX_COMPRESSION_RATIO
-    assert decoding.counters.fallbacks == 1
-    assert decoding.counters.attempts == 2 + again.attempts
+    assert again.generated > len(again.tokens)
 
 
 def test_greedy_alone_keeps_what_fails() -> None:
@@ -455,14 +468,12 @@ def test_greedy_alone_keeps_what_fails() -> None:
     assert decoded.compression_ratio > MAX_COMPRESSION_RATIO
     assert not decoded.acceptable
     assert decoded.attempts == 1
-    assert decoding.counters.fallbacks == 0
 
 
 def test_where_every_temperature_fails_the_surest_is_kept() -> None:
     decoding, request = scripted(unsure)
     (decoded,) = decoding.run(iter([[request(0, temperatures=TEMPERATURES)]]))
-    assert decoding.counters.attempts == len(TEMPERATURES)
-    assert decoding.counters.fallbacks == 1
+    assert decoded.attempts == len(TEMPERATURES)
     assert decoded.avg_logprob < -1.0
     assert len(decoded.tokens) == 10
 

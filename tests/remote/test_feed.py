@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 
 from remote.audio import AudioReader
 from remote.chunking import Window, Windower, WindowSettings
-from remote.feed import Heard, WindowFeed, duration_ms
+from remote.feed import Heard, WindowFeed, duration_ms, open_source
 from remote.protocol import ErrorCode, KnownError, Options, Source
 from remote.timing import StageClock
 from tests.remote.doubles import Loud
-from tests.remote.loopback_server import held
+from tests.remote.loopback_server import PATIENCE_S, held
 from tests.remote.recordings import RATE, write
 
 SHORT = WindowSettings(max_window_s=4.0, max_gap_s=3.0, cut_search_s=1.0)
@@ -35,13 +36,24 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("audio") / "two.wav", channels)
 
 
-def feeding(path: Path | str, options: Options = VAD) -> WindowFeed:
-    source = Source("url" if isinstance(path, str) else "path", str(path))
-    return WindowFeed(source, options, Loud(), StageClock(), SHORT)
+class Feeding(WindowFeed):
+    """A feed whose test waits for it."""
 
+    def __init__(self, path: Path | str, options: Options = VAD) -> None:
+        self.clock = StageClock()
+        self.ready = threading.Event()
+        source = Source("url" if isinstance(path, str) else "path", str(path))
+        reader = open_source(source, options, self.clock)
+        super().__init__(reader, options, Loud(), self.clock, SHORT, self.ready.set)
 
-def patiently() -> bool:
-    return True
+    def patiently(self) -> Iterator[Heard]:
+        while not self.exhausted:
+            self.ready.clear()
+            heard = self.next()
+            if heard is not None:
+                yield heard
+            elif not self.ended:
+                assert self.ready.wait(PATIENCE_S)
 
 
 def by_hand(path: Path, options: Options) -> list[Heard]:
@@ -87,41 +99,36 @@ def reading() -> list[threading.Thread]:
 )
 def test_the_windows_are_those_that_are_cut_by_hand(recording: Path, options: Options) -> None:
     expected = by_hand(recording, options)
-    clock = StageClock()
-    with WindowFeed(Source("path", str(recording)), options, Loud(), clock, SHORT) as feed:
-        found = list(feed.windows(patiently))
+    with Feeding(recording, options) as feed:
+        found = list(feed.patiently())
         assert feed.tracks == (2 if options.channels == "split" else 1)
     assert len(found) == len(expected) > 5
     for heard, other in zip(found, expected, strict=True):
-        assert heard is not None
         assert heard.track == other.track
         assert same(heard.window, other.window)
     assert feed.decoded_samples == 70 * RATE
     if options.windows != "fixed":  # whose windows count as speech whole
         speech = [span for heard in expected for span in heard.window.speech]
         assert feed.speech_samples == sum(span.end - span.start for span in speech)
-    assert set(clock.times().seconds) == {"decode", "vad"}
+    assert set(feed.clock.times().seconds) == {"decode", "vad"}
     assert not reading()
 
 
 def test_who_does_not_wait_is_given_none_while_more_is_being_read(recording: Path) -> None:
     expected = by_hand(recording, VAD)
     second = 2 * 2 * RATE  # bytes: two channels of int16
-    with held(recording, 44 * second) as hold, feeding(hold.url) as feed:
-        patient = True
-        heard = feed.windows(lambda: patient)
+    with held(recording, 44 * second) as hold, Feeding(hold.url) as feed:
+        heard = feed.patiently()
         found = [next(heard) for _ in range(3)]
-        patient = False
-        while (window := next(heard)) is not None:  # the rest of the first block
+        while (window := feed.next()) is not None:  # the rest of the first block
             found.append(window)
-        assert [next(heard) for _ in range(3)] == [None] * 3
+        assert [feed.next() for _ in range(3)] == [None] * 3
+        assert not feed.ended
         assert 3 < len(found) < len(expected)
         hold.release.set()
-        patient = True
         found += heard
     assert len(found) == len(expected)
     for ours, other in zip(found, expected, strict=True):
-        assert ours is not None
         assert same(ours.window, other.window)
 
 
@@ -129,8 +136,8 @@ def test_an_error_arrives_after_the_windows_before_it(tmp_path: Path) -> None:
     # Longer than is read ahead, and cut short under the reader's hands.
     path = write(tmp_path / "long.wav", np.tile(bursts(60), 8)[None])
     expected = by_hand(path, VAD)
-    with feeding(path) as feed:
-        heard = feed.windows(patiently)
+    with Feeding(path) as feed:
+        heard = feed.patiently()
         found = [next(heard)]
         os.truncate(path, 1_000_000)
         with pytest.raises(KnownError) as caught:
@@ -138,7 +145,6 @@ def test_an_error_arrives_after_the_windows_before_it(tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.FILE_VANISHED
     assert 1 <= len(found) < len(expected)  # how many depends on how far the thread had read
     for ours, other in zip(found, expected, strict=False):
-        assert ours is not None
         assert same(ours.window, other.window)
     assert not reading()
 
@@ -146,8 +152,8 @@ def test_an_error_arrives_after_the_windows_before_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("consumed", [0, 1])
 def test_leaving_early_ends_the_thread(tmp_path: Path, consumed: int) -> None:
     path = write(tmp_path / "long.wav", np.tile(bursts(60), 8)[None])
-    with feeding(path) as feed:
-        heard = feed.windows(patiently)
+    with Feeding(path) as feed:
+        heard = feed.patiently()
         assert all(next(heard) for _ in range(consumed))
         assert reading()  # it waits for room
     assert not reading()
@@ -155,7 +161,7 @@ def test_leaving_early_ends_the_thread(tmp_path: Path, consumed: int) -> None:
 
 def test_a_source_that_cannot_be_read_leaves_no_thread(tmp_path: Path) -> None:
     with pytest.raises(KnownError) as caught:
-        feeding(tmp_path / "none.wav")
+        Feeding(tmp_path / "none.wav")
     assert caught.value.code is ErrorCode.FILE_MISSING
     assert not reading()
 
@@ -163,8 +169,8 @@ def test_a_source_that_cannot_be_read_leaves_no_thread(tmp_path: Path) -> None:
 def test_warnings_are_there_at_the_end(tmp_path: Path) -> None:
     path = write(tmp_path / "cut.flac", bursts(20)[None], codec="flac")
     os.truncate(path, path.stat().st_size // 2)
-    with feeding(path) as feed:
-        assert list(feed.windows(patiently))
+    with Feeding(path) as feed:
+        assert list(feed.patiently())
     assert len(feed.warnings) == 1
     assert "cut.flac" in feed.warnings[0]
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from remote.chunking import Detector, Window, WindowSettings
 from remote.protocol import ErrorCode, KnownError, Options, Segment, Source, Summary
-from remote.transcriber import ENCODE_WINDOWS, LANGUAGE_WINDOWS, Transcriber
+from remote.recording import LANGUAGE_WINDOWS
+from remote.transcriber import ENCODE_WINDOWS, Transcriber
 from remote.voice_activity import SpeechDetector
 from remote.whisper import Whisper
 from tests.remote.doubles import Cramped, Kept, Loud, LoudStream, Script, Scripted
