@@ -33,7 +33,7 @@ def test_int8_is_close_to_float32_in_every_shape(shape: tuple[int, ...], with_bi
     found, expected = make_linear(weight, bias, int8=True)(x), F.linear(x, weight, bias)
     assert found.shape == expected.shape
     assert found.dtype == torch.float32
-    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert (found - expected).norm() < 0.03 * expected.norm()
 
 
 @needs_int8
@@ -50,9 +50,9 @@ def test_int8_is_close_to_float32_at_every_scale(
     weight, x = random(outputs, inputs), random(rows, inputs, seed=1) * 10**exponent
     found, expected = make_linear(weight, None, int8=True)(x), F.linear(x, weight)
     scale = x.norm() * weight.norm() / inputs**0.5  # of the product, which may cancel out
-    # Rounding both sides to a step of a 127th of their largest leaves 0.8 % on average; a single
-    # product may have six times that.
-    assert (found - expected).norm() < 0.05 * scale
+    # Rounding both sides to a step of a 127th of their largest (inputs of a 63rd, without VNNI)
+    # leaves 0.8 % (1.3 %) on average; a single product may have six times that.
+    assert (found - expected).norm() < 0.08 * scale
 
 
 @needs_int8
@@ -68,7 +68,7 @@ def test_in_int8_outputs_of_very_different_size_are_each_exact_to_their_size() -
     weight = random(4, 64) * torch.tensor([1e-4, 1e-2, 1, 100])[:, None]
     x = random(200, 64, seed=1)
     found, expected = make_linear(weight, None, int8=True)(x), F.linear(x, weight)
-    assert ((found - expected).norm(dim=0) < 0.02 * expected.norm(dim=0)).all()
+    assert ((found - expected).norm(dim=0) < 0.03 * expected.norm(dim=0)).all()
 
 
 @needs_int8
@@ -83,3 +83,10 @@ def test_in_int8_neither_weights_nor_inputs_are_changed() -> None:
     make_linear(weight, None, int8=True)(x)
     assert torch.equal(weight, random(8, 16))
     assert torch.equal(x, random(3, 16))
+
+
+@needs_int8
+def test_in_int8_the_largest_sums_do_not_overflow() -> None:
+    layer = make_linear(torch.ones(5, 1536), None, int8=True)
+    assert torch.allclose(layer(torch.ones(2, 1536)), torch.full((2, 5), 1536.0), rtol=1e-5)
+    assert torch.allclose(layer(-torch.ones(2, 1536)), torch.full((2, 5), -1536.0), rtol=1e-5)
