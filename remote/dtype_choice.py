@@ -18,7 +18,7 @@ import platformdirs
 import torch
 
 from remote.layout import WhisperShape
-from remote.linear import Linear, int8_works, make_linear
+from remote.linear import INT8_ENCODER_WIDTH, Linear, int8_works, make_linear
 from remote.protocol import ErrorCode, KnownError
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,9 @@ def window_seconds(shape: WhisperShape, dtype: str, width: int, ffn: int) -> flo
     weight = torch.linspace(-1, 1, ffn * width).view(ffn, width)
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     linear = make_linear(weight.to(kind), None, int8=dtype == "int8")
-    encoder = _seconds(linear, torch.ones(_ENCODER_ROWS, width, dtype=kind))
+    narrow = dtype == "int8" and shape.d_model < INT8_ENCODER_WIDTH
+    hears = make_linear(weight, None, int8=False) if narrow else linear
+    encoder = _seconds(hears, torch.ones(_ENCODER_ROWS, width, dtype=kind))
     decoder = _seconds(linear, torch.ones(_DECODER_ROWS, width, dtype=kind))
     d = shape.d_model
     encoder_weights = shape.audio_layers * (4 * d * d + 2 * d * shape.audio_ffn)

@@ -13,6 +13,10 @@ from torch import Tensor
 
 Linear = Callable[[Tensor], Tensor]
 
+INT8_ENCODER_WIDTH = 512
+"""Narrower encoders stay as they are: quantising their activations takes what int8 products save
+(tiny, 384 wide: 0.93 of the time, and 0.1 points of word error rate lost; base, 512: 0.80)."""
+
 _ZERO_POINT = 128
 """The unsigned byte that stands for 0: oneDNN's fast kernels multiply u8 by s8."""
 
