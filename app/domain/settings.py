@@ -18,16 +18,23 @@ DEFAULT_MODEL = "tiny.en"
 _NARROWEST_LINE = 16
 _LONGEST_LINE = 1000
 _MOST_LINES = 10
+_SLOWEST_READING = 5
+_FASTEST_READING = 100
 
 
 class Format(StrEnum):
     """What a transcript can be written as; the value is also the file's suffix."""
 
     TXT = "txt"
+    MD = "md"
     SRT = "srt"
     VTT = "vtt"
+    ASS = "ass"
     JSON = "json"
+    CSV = "csv"
     TSV = "tsv"
+    DOCX = "docx"
+    HTML = "html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +47,20 @@ class SubtitleRules:
         min_ms: shortest time a subtitle stands where the next leaves room; 5/6 s is the usual
             rule of broadcasters (Netflix Timed Text Style Guide).
         max_ms: time after which a subtitle is cut where the words allow it; 7 s by the same rule.
+        max_cps: reading speed in columns per second; 20 by the same rule, 17 for children. A
+            subtitle stands long enough for it wherever there is time up to the next one, if need
+            be longer than max_ms.
 
     Raises:
-        KnownError: unknown-option where lines would be too narrow to hold a word.
+        KnownError: unknown-option where lines would be too narrow to hold a word, or subtitles
+            would stand for ever or for no time at all.
     """
 
     max_chars: int = 42
     max_lines: int = 2
     min_ms: int = 833
     max_ms: int = 7000
+    max_cps: int = 20
 
     def __post_init__(self) -> None:
         """Checks the limits."""
@@ -63,6 +75,12 @@ class SubtitleRules:
                 ErrorCode.UNKNOWN_OPTION,
                 f"Subtitles cannot have {self.max_lines} lines.",
                 f"Choose 1 to {_MOST_LINES}; 2 is usual.",
+            )
+        if not _SLOWEST_READING <= self.max_cps <= _FASTEST_READING:
+            raise KnownError(
+                ErrorCode.UNKNOWN_OPTION,
+                f"Subtitles cannot be read at {self.max_cps} characters per second.",
+                f"Choose {_SLOWEST_READING} to {_FASTEST_READING}; 20 is usual, 17 for children.",
             )
 
 
@@ -83,7 +101,7 @@ class OutputSettings:
         formats: each is one file per recording.
         folder: where they are written; None is beside each recording.
         overwrite: replace a file of the same name rather than choosing another name.
-        subtitles: the layout of srt and vtt.
+        subtitles: the layout of srt, vtt and ass.
     """
 
     formats: tuple[Format, ...] = ()

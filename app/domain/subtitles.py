@@ -3,7 +3,8 @@
 Pure rules. A segment becomes pieces (words, or single characters where a script has no spaces);
 pieces become cues, and each cue becomes lines, both by the cheapest cut (dynamic programming as
 in Knuth and Plass, "Breaking Paragraphs into Lines", 1981): best after a sentence, else after a
-clause or a pause, else between words. No text is lost or changed but for its white space.
+clause or a pause, else between words; rather where what was said fast has a silence after it to be
+read in. No text is lost or changed but for its white space.
 """
 
 import re
@@ -12,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from math import inf
+from math import ceil, inf
 
 from app.domain.settings import SubtitleRules
 from app.domain.transcript import channel_label
@@ -29,11 +30,15 @@ _SHORT_COLUMNS = 10
 _EVEN = 300.0  # columns squared that cost one: where any cut is as good, halves are better
 _TOO_LONG = 60.0  # a cue that stands longer than the rules say
 _SILENCE = 60.0  # a silence within a cue shows words long before they are said
+_UNREAD = 0.1  # each millisecond that a cue is too short to be read: half a second for a cue more
 
 _PAUSE_MS = 350
 """Silence between two words that separates like a comma: pauses within a phrase are shorter."""
 
 _SILENCE_MS = 1000
+
+_SHORTEST_MS = 40
+"""One frame of film (25 a second): a cue that stands for less is never seen."""
 
 _CLOSERS = "\"'”’»)]}」』）】》"
 _SENTENCE_ENDS = (".", "?", "!", "…", "。", "！", "？", "｡", "؟", "।", "։")
@@ -69,13 +74,15 @@ class _Piece:
 def cues(segments: Iterable[Segment], rules: SubtitleRules) -> tuple[Cue, ...]:
     """The subtitles of a recording in time order.
 
-    Within a channel no two overlap, starts grow, and each stands for at least a millisecond.
-    Each line is at most ``rules.max_chars`` columns wide, label of the channel included.
+    Within a channel no two overlap, starts grow, and each stands for at least a frame of film, and
+    for as long as it takes to read unless the next one begins before. Each line is at most
+    ``rules.max_chars`` columns wide, label of the channel included.
     """
-    by_channel: dict[int | None, list[Cue]] = {}
+    by_channel: dict[int | None, list[Segment]] = {}
     for segment in segments:
-        by_channel.setdefault(segment.channel, []).extend(_segment_cues(segment, rules))
-    timed = [cue for found in by_channel.values() for cue in _apart(found, rules.min_ms)]
+        if segment.text.strip():
+            by_channel.setdefault(segment.channel, []).append(segment)
+    timed = [cue for said in by_channel.values() for cue in _channel_cues(said, rules)]
     return tuple(sorted(timed, key=lambda cue: (cue.start_ms, cue.channel or 0)))
 
 
@@ -89,26 +96,45 @@ def columns(text: str) -> int:
     )
 
 
-def _segment_cues(segment: Segment, rules: SubtitleRules) -> Iterator[Cue]:
+def ends_sentence(text: str) -> bool:
+    """Whether the text closes with a full stop or its like, quotes and brackets after it aside."""
+    return text.rstrip(_CLOSERS).endswith(_SENTENCE_ENDS)
+
+
+def _channel_cues(said: list[Segment], rules: SubtitleRules) -> Iterator[Cue]:
+    said.sort(key=lambda segment: segment.start_ms)
+    until = [*(segment.start_ms for segment in said[1:]), inf]
+    found = zip(said, until, strict=True)
+    return _apart([cue for item in found for cue in _segment_cues(*item, rules)], rules)
+
+
+def _segment_cues(segment: Segment, until_ms: float, rules: SubtitleRules) -> Iterator[Cue]:
+    """The cues of a segment; the last of them may stand up to ``until_ms``."""
     label = channel_label(segment)
     width = rules.max_chars - len(label)
     pieces = _pieces(segment, width)
-    for start, end in _cut_cues(pieces, rules, width):
+    for start, end in _cut_cues(pieces, rules, width, until_ms):
         part = pieces[start:end]
         lines = [_joined(part[a:b]) for a, b in _cut_lines(part, width)]
         lines[0] = label + lines[0]
         yield Cue(part[0].start_ms, part[-1].end_ms, tuple(lines), segment.channel)
 
 
-def _apart(found: list[Cue], min_ms: int) -> Iterator[Cue]:
-    """The cues of one channel with times that grow and do not overlap."""
+def _apart(found: list[Cue], rules: SubtitleRules) -> Iterator[Cue]:
+    """The cues of one channel with times that grow and do not overlap, long enough to be read."""
     found.sort(key=lambda cue: cue.start_ms)
     starts: list[int] = []
     for cue in found:
-        starts.append(max(cue.start_ms, starts[-1] + 1 if starts else 0))
+        starts.append(max(cue.start_ms, starts[-1] + _SHORTEST_MS if starts else 0))
     for place, (cue, start) in enumerate(zip(found, starts, strict=True)):
-        end = max(cue.end_ms, start + max(1, min_ms))
+        reading_ms = ceil(sum(map(columns, cue.lines)) * _column_ms(rules))
+        end = max(cue.end_ms, start + max(_SHORTEST_MS, rules.min_ms, reading_ms))
         yield replace(cue, start_ms=start, end_ms=min([end, *starts[place + 1 : place + 2]]))
+
+
+def _column_ms(rules: SubtitleRules) -> float:
+    """Time that it takes to read a column of text."""
+    return 1000 / rules.max_cps
 
 
 # ── pieces ───────────────────────────────────────────────────────────────────────────────────
@@ -134,10 +160,9 @@ def _with_cut(piece: _Piece, later: _Piece) -> _Piece:
     pause_ms = later.start_ms - piece.end_ms
     if pause_ms >= _SILENCE_MS:
         piece = replace(piece, bridge=_SILENCE)
-    bare = piece.text.rstrip(_CLOSERS)
-    if bare.endswith(_SENTENCE_ENDS):
+    if ends_sentence(piece.text):
         return replace(piece, cut=_CUT_SENTENCE)
-    if bare.endswith(_CLAUSE_ENDS) or pause_ms >= _PAUSE_MS:
+    if piece.text.rstrip(_CLOSERS).endswith(_CLAUSE_ENDS) or pause_ms >= _PAUSE_MS:
         return replace(piece, cut=_CUT_CLAUSE)
     inside = not later.spaced and not (_unspaced(piece.text[-1]) or _unspaced(later.text[0]))
     return replace(piece, cut=_CUT_INSIDE_WORD) if inside else piece
@@ -211,9 +236,19 @@ def _joined(pieces: Sequence[_Piece]) -> str:
 # ── cuts ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _cut_cues(pieces: Sequence[_Piece], rules: SubtitleRules, width: int) -> list[_Span]:
-    """Places of the cues: fewest and best cuts so that each fits the lines it may have."""
+def _cut_cues(
+    pieces: Sequence[_Piece], rules: SubtitleRules, width: int, until_ms: float
+) -> list[_Span]:
+    """Places of the cues: fewest and best cuts so that each fits the lines it may have.
+
+    Args:
+        pieces: of one segment.
+        rules: see there.
+        width: columns of a line, without the label of the channel.
+        until_ms: how long the last cue may stand.
+    """
     count = len(pieces)
+    label, column_ms = rules.max_chars - width, _column_ms(rules)
     bridges = list(accumulate((piece.bridge for piece in pieces), initial=0.0))
     best = [0.0] + [inf] * count
     origin = [0] * (count + 1)
@@ -221,12 +256,17 @@ def _cut_cues(pieces: Sequence[_Piece], rules: SubtitleRules, width: int) -> lis
         last = pieces[end - 1]
         anyway = _CUE + bridges[end - 1] + (last.cut if end < count else 0.0)
         latest_ms = last.end_ms - rules.max_ms
+        next_ms = pieces[end].start_ms if end < count else max(until_ms, last.start_ms)
         for start, wide in _fitting(pieces, end, width, rules.max_lines):
             cost = best[start] + anyway - bridges[start] + wide * wide / _EVEN
             if wide < _SHORT_COLUMNS:
                 cost += _SHORT_CUE
-            if pieces[start].start_ms < latest_ms and start < end - 1:
+            start_ms = pieces[start].start_ms
+            if start_ms < latest_ms and start < end - 1:
                 cost += _TOO_LONG
+            unread_ms = (label + wide) * column_ms - (next_ms - start_ms)
+            if unread_ms > 0.0:
+                cost += _UNREAD * unread_ms
             if cost < best[end]:
                 best[end], origin[end] = cost, start
     spans = []

@@ -56,3 +56,8 @@ def in_time_order(segments: Iterable[Segment]) -> tuple[Segment, ...]:
 def channel_label(segment: Segment) -> str:
     """What stands before its text: "[1] " for the first channel, "" where they were mixed."""
     return "" if segment.channel is None else f"[{segment.channel + 1}] "
+
+
+def one_line(text: str) -> str:
+    """The text with each stretch of white space as one space, and none at its ends."""
+    return " ".join(text.split())

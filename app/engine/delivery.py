@@ -5,7 +5,7 @@ It renders everything before it writes anything. It must not know where files li
 
 from pathlib import Path
 
-from app.domain.exports import render
+from app.domain.exports.rendering import render
 from app.domain.ports import OutputFolder
 from app.domain.settings import Format, SubtitleRules
 from app.domain.transcript import Transcript
@@ -31,7 +31,5 @@ class Delivery:
         """
         nothing = transcript.error is not None and not transcript.segments
         wanted = [kind for kind in self._formats if kind is Format.JSON or not nothing]
-        contents = {
-            kind.value: render(transcript, kind, self._rules).encode("utf-8") for kind in wanted
-        }
+        contents = {kind.value: render(transcript, kind, self._rules) for kind in wanted}
         return self._folder.write(transcript.source, contents) if contents else ()

@@ -48,7 +48,9 @@ def test_there_are_the_hundred_languages_of_whisper():
 def test_formats_are_a_list_with_commas_each_once():
     assert formats("srt, TXT,.json,srt") == (Format.SRT, Format.TXT, Format.JSON)
     assert formats("") == ()
-    with pytest.raises(KnownError, match="txt, srt, vtt, json, tsv") as caught:
+    with pytest.raises(
+        KnownError, match="txt, md, srt, vtt, ass, json, csv, tsv, docx, html"
+    ) as caught:
         formats("srt,doc")
     assert caught.value.code is ErrorCode.UNKNOWN_OPTION
 
@@ -73,10 +75,20 @@ def test_english_and_detection_suit_every_model():
     check(EngineSettings("tiny.en"), Options())
 
 
-@pytest.mark.parametrize(("chars", "lines"), [(15, 2), (2000, 2), (42, 0), (42, 11)])
-def test_subtitle_rules_that_hold_no_text_are_refused(chars, lines):
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"max_chars": 15},
+        {"max_chars": 2000},
+        {"max_lines": 0},
+        {"max_lines": 11},
+        {"max_cps": 4},
+        {"max_cps": 101},
+    ],
+)
+def test_subtitle_rules_that_hold_no_text_or_leave_no_time_are_refused(rules):
     with pytest.raises(KnownError) as caught:
-        SubtitleRules(chars, lines)
+        SubtitleRules(**rules)
     assert caught.value.code is ErrorCode.UNKNOWN_OPTION
 
 

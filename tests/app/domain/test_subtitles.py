@@ -1,6 +1,6 @@
 """Subtitles: what must hold for any text and any times."""
 
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, zip_longest
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -26,6 +26,7 @@ rules = st.builds(
     max_lines=st.integers(1, 3),
     min_ms=st.integers(0, 2000),
     max_ms=st.integers(500, 10_000),
+    max_cps=st.integers(5, 100),
 )
 
 
@@ -45,6 +46,10 @@ def segments(draw) -> Segment:
     return Segment(start, start + length, text, tuple(words), channel)
 
 
+def width(cue: Cue) -> int:
+    return sum(map(columns, cue.lines))
+
+
 def bare(text: str) -> str:
     return "".join(text.split())
 
@@ -55,8 +60,52 @@ def test_cues_of_a_channel_never_overlap_and_their_times_grow(found, rules):
     assert [cue.start_ms for cue in made] == sorted(cue.start_ms for cue in made)
     for channel in (None, 0, 1):
         mine = [cue for cue in made if cue.channel == channel]
-        assert all(cue.end_ms > cue.start_ms for cue in mine)
+        assert all(cue.end_ms >= cue.start_ms + 40 for cue in mine)
         assert all(a.end_ms <= b.start_ms for a, b in pairwise(mine))
+
+
+@given(st.lists(segments(), max_size=6), rules)
+def test_a_cue_stands_long_enough_to_be_read_unless_the_next_one_begins(found, rules):
+    made = cues(found, rules)
+    for channel in (None, 0, 1):
+        mine = [cue for cue in made if cue.channel == channel]
+        for cue, later in zip_longest(mine, mine[1:]):
+            shown_ms = cue.end_ms - cue.start_ms
+            enough = shown_ms * rules.max_cps >= width(cue) * 1000 and shown_ms >= rules.min_ms
+            assert enough or (later and cue.end_ms == later.start_ms)
+
+
+@st.composite
+def spoken(draw) -> list[Segment]:
+    """Segments with word times that are never faster than 100 characters per second."""
+    found, place = [], 0
+    for _ in range(draw(st.integers(1, 4))):
+        words = []
+        for word in draw(st.lists(st.text("ab", min_size=1, max_size=15), min_size=1, max_size=20)):
+            begin = place + draw(st.sampled_from([0, 0, 0, 100, 500, 2000]))
+            place = begin + 10 * (len(word) + 1) + draw(st.sampled_from([0, 100, 400]))
+            mark = draw(st.sampled_from(["", "", "", ",", "."]))
+            words.append(Word(begin, place, f" {word}{mark}"))
+            place += 40
+        text = "".join(word.text for word in words).strip()
+        found.append(Segment(words[0].start_ms, place, text, tuple(words)))
+    return found
+
+
+def unread_ms(made: tuple[Cue, ...], max_cps: int) -> float:
+    """Time that lacks to read each cue before the next begins, in all."""
+    return sum(
+        max(0.0, width(cue) * 1000 / max_cps - (later.start_ms - cue.start_ms))
+        for cue, later in pairwise(made)
+    )
+
+
+@given(spoken(), st.integers(10, 25))
+def test_cuts_that_mind_the_reading_speed_never_leave_less_time_to_read(found, max_cps):
+    one_line = SubtitleRules(max_lines=1, max_cps=max_cps)
+    heedless = SubtitleRules(max_lines=1, max_cps=100)
+    minded = unread_ms(cues(found, one_line), max_cps)
+    assert minded <= unread_ms(cues(found, heedless), max_cps) + 1e-6
 
 
 @given(st.lists(segments(), max_size=4), rules)
@@ -128,7 +177,7 @@ def test_word_times_say_when_a_cue_begins_and_ends():
     text = "One two three. " + "Four five six seven eight nine ten eleven twelve thirteen fourteen."
     words = text.split()
     starts = [i * 300 if i < 3 else 5000 + i * 300 for i in range(len(words))]
-    first, second = cues([timed(text, *starts)], SubtitleRules(40, 2))
+    first, second = cues([timed(text, *starts)], SubtitleRules(40, 2, max_cps=30))
     assert first == Cue(0, 833, ("One two three.",))
     assert second.start_ms == starts[3]
     assert second.end_ms == starts[-1] + 200
@@ -152,6 +201,30 @@ def test_a_short_cue_stands_long_enough_to_be_read_where_there_is_room():
         [Segment(0, 100, "Yes."), Segment(400, 500, "No."), Segment(9000, 9100, "So.")], RULES
     )
     assert [(cue.start_ms, cue.end_ms) for cue in made] == [(0, 400), (400, 1233), (9000, 9833)]
+
+
+def test_a_cue_is_shown_into_the_silence_after_it_until_it_is_read():
+    fast = timed("ask not what your country can do for you", *range(0, 900, 100))
+    (alone,) = cues([fast], RULES)
+    assert alone == Cue(0, 2000, ("ask not what your country can do for you",))
+    (slower,) = cues([fast], SubtitleRules(max_cps=10))
+    assert slower.end_ms == 4000
+    first, second = cues([fast, Segment(1500, 4000, "ask what you can do")], RULES)
+    assert (first.end_ms, second.start_ms) == (1500, 1500)
+
+
+def test_words_said_fast_share_a_cue_with_slow_ones_rather_than_stand_alone():
+    text = " ".join(["aaaaaa"] * 16)
+    starts = [*range(0, 1600, 200), *range(1600, 1600 + 8 * 800, 800)]
+    made = cues([timed(text, *starts)], RULES)
+    assert unread_ms(made, RULES.max_cps) == 0
+    heedless = cues([timed(text, *starts)], SubtitleRules(max_cps=100))
+    assert unread_ms(heedless, RULES.max_cps) > 500
+
+
+def test_the_label_of_a_channel_is_read_as_well():
+    (made,) = cues([Segment(0, 100, "a" * 36, channel=0)], RULES)
+    assert made.end_ms == 2000
 
 
 def test_cues_that_would_stand_too_long_are_cut():

@@ -1,9 +1,4 @@
-"""A transcript as the text of a file: txt, srt, vtt, json, tsv.
-
-Pure: strings in, a string out; files are written elsewhere. SubRip and WebVTT are written by
-pysubs2. It is the one third-party name in this room: it formats strings and touches nothing, and
-behind a port every caller would carry an adapter for what is a rule. It is imported with this
-module, so this module is imported only where something is exported.
+"""A transcript as JSON, for programs: nothing that is known of it is left out.
 
 The JSON, version 1 (keys may be added within a version; unknown ones are to be ignored):
 
@@ -29,77 +24,16 @@ The JSON, version 1 (keys may be added within a version; unknown ones are to be 
     error         null, or the sentence why the text is not complete;  error_code  its stable word
 """
 
-import csv
-import html
-import io
 import json
-from collections.abc import Callable
 
-import pysubs2
-
-from app.domain.settings import Format, SubtitleRules
-from app.domain.subtitles import cues
-from app.domain.transcript import Transcript, channel_label
+from app.domain.transcript import Transcript
 from remote.protocol import Gap, Segment, Word
 
 JSON_VERSION = 1
 
-# pysubs2 keeps text as Advanced SubStation, where these begin commands; stand-ins of the Unicode
-# private use area carry them through unread.
-_TO_STANDINS = str.maketrans({"\\": "\uf8f0", "{": "\uf8f1", "}": "\uf8f2"})
-_FROM_STANDINS = str.maketrans({"\uf8f0": "\\", "\uf8f1": "{", "\uf8f2": "}"})
 
-
-def render(transcript: Transcript, kind: Format, rules: SubtitleRules | None = None) -> str:
-    """The whole content of a file, its lines ending with a newline.
-
-    Args:
-        transcript: what to write; one that failed is written as far as it came.
-        kind: the format.
-        rules: the layout of srt and vtt; the usual one where None.
-    """
-    if kind in (Format.SRT, Format.VTT):
-        return _subtitles(transcript, kind, rules or SubtitleRules())
-    writers: dict[Format, Callable[[Transcript], str]] = {
-        Format.TXT: _txt,
-        Format.JSON: _json,
-        Format.TSV: _tsv,
-    }
-    return writers[kind](transcript)
-
-
-def _txt(transcript: Transcript) -> str:
-    lines = ((channel_label(s), _one_line(s.text)) for s in transcript.segments)
-    return "".join(f"{label}{text}\n" for label, text in lines if text)
-
-
-def _subtitles(transcript: Transcript, kind: Format, rules: SubtitleRules) -> str:
-    file = pysubs2.SSAFile()
-    for cue in cues(transcript.segments, rules):
-        text = "\n".join(cue.lines)
-        if kind is Format.VTT:  # there "<" opens a tag and "&" a character reference
-            text = html.escape(text, quote=False)
-        event = pysubs2.SSAEvent(start=cue.start_ms, end=cue.end_ms)
-        event.plaintext = text.translate(_TO_STANDINS)
-        file.append(event)
-    return file.to_string(kind.value).translate(_FROM_STANDINS)
-
-
-def _tsv(transcript: Transcript) -> str:
-    """Milliseconds and text, as openai/whisper writes it, and the channel where there are any."""
-    apart = bool(transcript.channels)
-    table = io.StringIO()
-    writer = csv.writer(
-        table, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
-    )
-    writer.writerow(["start", "end", "text", *(["channel"] * apart)])
-    for segment in transcript.segments:
-        channel = [segment.channel] * apart
-        writer.writerow([segment.start_ms, segment.end_ms, _one_line(segment.text), *channel])
-    return table.getvalue()
-
-
-def _json(transcript: Transcript) -> str:
+def json_text(transcript: Transcript) -> str:
+    """All that is known of the recording, as one object, indented by one space."""
     summary, engine, error = transcript.summary, transcript.engine, transcript.error
     body = {
         "format": "farscribe-transcript",
@@ -157,10 +91,6 @@ def _json_word(word: Word) -> dict[str, object]:
 
 def _json_gap(gap: Gap) -> dict[str, object]:
     return {"start": _s(gap.start_ms), "end": _s(gap.end_ms), "channel": gap.channel}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _s(milliseconds: int) -> float:
