@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import av.error
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.filter import Graph
 from numpy.typing import NDArray
 
@@ -45,7 +46,7 @@ class Mixer:
             mix = "+".join(f"{1 / channels:.9f}*c{index}" for index in range(channels))
             nodes.append(graph.add("pan", f"mono|c0={mix}"))
         nodes.append(graph.add("aresample", str(SAMPLE_RATE)))
-        nodes.append(graph.add("aformat", "sample_fmts=s16p"))
+        nodes.append(graph.add("aformat", "sample_fmts=s16"))
         nodes.append(graph.add("abuffersink"))
         graph.link_nodes(*nodes).configure()
         graph.set_audio_frame_size(block)
@@ -77,7 +78,9 @@ class Mixer:
                 return
             if isinstance(frame, AudioFrame) and frame.samples:
                 self._waiting -= self._block_in
-                yield frame.to_ndarray().astype(np.int16, copy=False)
+                # Interleaved, as PyAV (18) miscounts the planes of eight channels or more.
+                samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+                yield np.ascontiguousarray(samples.T, np.int16)
 
     def finish(self) -> Iterator[Int16]:
         """What is left, with the tail of the resampler."""
@@ -87,12 +90,17 @@ class Mixer:
 
 def silence_like(frame: AudioFrame, samples: int) -> AudioFrame:
     """A frame of ``samples`` silent samples, of the same kind as ``frame``."""
-    silence = AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=samples)
-    silence.sample_rate = frame.sample_rate
+    kind, layout, rate = frame.format, frame.layout.name, frame.sample_rate
+    silence = AudioFrame(format=kind.packed.name, layout=layout, samples=samples)
+    silence.sample_rate = rate
     # Unsigned bytes are the only coding whose middle is not all zero bits.
-    middle = b"\x80" if frame.format.name.startswith("u8") else b"\0"
-    for plane in silence.planes:
-        plane.update(middle * plane.buffer_size)
+    middle = b"\x80" if kind.name.startswith("u8") else b"\0"
+    (plane,) = silence.planes
+    plane.update(middle * plane.buffer_size)
+    if not kind.is_planar:
+        return silence
+    # By libav, as PyAV (18) miscounts the planes of eight channels or more.
+    (silence,) = AudioResampler(kind.name, layout, rate).resample(silence)
     return silence
 
 

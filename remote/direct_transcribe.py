@@ -52,12 +52,12 @@ class Engine:
     """An open model.
 
     Args:
-        transcribe: does the work, recording by recording.
+        transcriber: does the work.
         hello: who it is, as the wire says it.
         report: how the model was loaded.
     """
 
-    transcribe: Callable[..., Summary]
+    transcriber: Transcriber
     hello: Hello
     report: LoadReport
 
@@ -69,6 +69,7 @@ def open_engine(
     dtype: str | None = None,
     rows: int | None = None,
     strategies: Sequence[str] = STRATEGIES,
+    progress: models.Progress | None = None,
 ) -> Engine:
     """A model, ready to transcribe; brought here first where it is not.
 
@@ -78,12 +79,16 @@ def open_engine(
         dtype: "float32", "float16", "bfloat16", "int8"; None for the fastest on this device.
         rows: windows decoded side by side; None for what fits.
         strategies: ways to load, in the order they are tried.
+        progress: is told how far the model has been fetched; a bar on a terminal where None.
 
     Raises:
         KnownError: what is wrong with the model, the device or the network.
     """
-    with models.progress_bar(model) as progress:
+    if progress is not None:
         folder = models.resolve(model, progress)
+    else:
+        with models.progress_bar(model) as bar:
+            folder = models.resolve(model, bar)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = dtype or fastest_dtype(WhisperShape.from_config(read_json(folder / CONFIG)), place)
     keep_freed_memory()
@@ -101,7 +106,7 @@ def open_engine(
         report.strategy,
         "".join(f"; not {a.strategy}: {a.reason}" for a in report.attempts),
     )
-    return Engine(transcriber.transcribe, _hello(model, folder, report), report)
+    return Engine(transcriber, _hello(model, folder, report), report)
 
 
 def _hello(model: str, folder: Path, report: LoadReport) -> Hello:
@@ -177,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         engine = open_engine(options.model)
         sink = Collected(lambda new: print("\n".join(s.text for s in new), flush=True))
-        summary = engine.transcribe(Source("path", options.audio), Options(), sink)
+        summary = engine.transcriber.transcribe(Source("path", options.audio), Options(), sink)
     except KnownError as error:
         print(f"{options.audio}: {error}", file=sys.stderr)
         return error.code.exit_code

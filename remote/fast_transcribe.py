@@ -1,7 +1,7 @@
 """The front door on the machine: recordings in, text out; or the engine's end of the wire.
 
 ``fast_transcribe.py audio_file.wav`` transcribes files one after another; one bad file does not
-stop the rest. ``fast_transcribe.py pipe`` serves a client over standard input and output.
+stop the rest. Its verbs (serve, attach, receive, pipe, status, stop) are in ``service_verbs``.
 It must not decide how audio becomes text.
 """
 
@@ -30,6 +30,7 @@ from remote.protocol import (
     Source,
     Summary,
 )
+from remote.service_verbs import VERBS, add_engine_options, service
 from remote.sink import Sink
 
 if TYPE_CHECKING:
@@ -45,10 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # sample in 2.0 instead of 4 to 9 s). Read by OpenMP when torch is loaded, below.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _pipe_parser().parse_args(given[1:]) if given[:1] == ["pipe"] else None
     try:
-        if options is not None:
-            return _pipe(options)
+        if given[:1] and given[0] in VERBS:
+            return service(given)
         return _files(_parser().parse_args(given))
     except KnownError as error:
         print(error, file=sys.stderr)
@@ -98,7 +98,7 @@ def _one(
 
     source = Source("url" if _is_address(audio) else "path", audio)
     name = Path(_shown(audio)).name
-    summary = engine.transcribe(source, wanted, sink)
+    summary = engine.transcriber.transcribe(source, wanted, sink)
     for warning in summary.warnings:
         log.warning("%s", warning)
     log.info("%s: %s", name, speed_line(summary))
@@ -176,23 +176,6 @@ class _Events(_Kept):
         _print_line(event(self._seq))
 
 
-def _pipe(options: argparse.Namespace) -> int:
-    """Serves one client over standard input and output until its input ends."""
-    from remote.worker import Worker, take_stdio
-
-    lines, send = take_stdio()
-    try:
-        from remote.direct_transcribe import open_engine, start_logging
-
-        start_logging()
-        engine = open_engine(options.model, device=options.device, dtype=options.dtype)
-    except KnownError as error:
-        send(protocol.encode(Failed("", 0, error.code, error.message, error.hint)))
-        return error.code.exit_code
-    Worker(engine.transcribe, engine.hello, send).run(lines)
-    return ExitCode.OK
-
-
 def _check_places(options: argparse.Namespace) -> None:
     """Nothing, where the results have a place to go; found out before the work, not after.
 
@@ -266,10 +249,12 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="fast_transcribe.py",
-        description="Recordings become text; `fast_transcribe.py pipe` serves a client.",
+        description="Recordings become text. For clients there are the verbs "
+        + ", ".join(VERBS)
+        + "; see `fast_transcribe.py VERB --help`.",
     )
     parser.add_argument("audio", nargs="+", help="recordings: files or http(s) addresses")
-    _add_engine(parser)
+    add_engine_options(parser)
     parser.add_argument("--language", help="code or name; detected for each file if not given")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
     parser.add_argument("--words", action="store_true", help="time every word")
@@ -288,22 +273,6 @@ def _parser() -> argparse.ArgumentParser:
         "--json-lines", action="store_true", help="print events as PROTOCOL.md has them"
     )
     return parser
-
-
-def _pipe_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fast_transcribe.py pipe", description="Serve a client on standard input and output."
-    )
-    _add_engine(parser)
-    return parser
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="tiny.en", help="name, hub id or folder")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; CUDA where there is any")
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16", "int8"), help="the fastest by default"
-    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from remote.recording import Recording
 class Inbox(Protocol):
     """Recordings for the decoding thread, which alone asks."""
 
-    def take(self) -> Recording | None:
+    def next(self) -> Recording | None:
         """The next recording, if there is one."""
 
     @property
@@ -25,7 +25,7 @@ class Alone:
     def __init__(self, recording: Recording) -> None:
         self._waiting: Recording | None = recording
 
-    def take(self) -> Recording | None:
+    def next(self) -> Recording | None:
         """The recording, once."""
         given, self._waiting = self._waiting, None
         return given

@@ -103,7 +103,7 @@ class Transcriber:
                 is out of memory even for one window, or the job was cancelled. Segments that
                 the sink has heard stay valid.
         """
-        self._forced_language(options)
+        self.language_of(options)
         outcome: list[Summary | KnownError] = []
         clock = self.clock()
         with self.feed(open_source(source, options, clock), options, clock) as feed:
@@ -141,7 +141,7 @@ class Transcriber:
         Raises:
             KnownError: an option does not suit the model.
         """
-        language = self._forced_language(options)
+        language = self.language_of(options)
         return Recording(
             feed, options, sink, clock,
             language=language, past=past, ended=ended, is_cancelled=cancelled,
@@ -161,7 +161,7 @@ class Transcriber:
             else:
                 return
 
-    def _forced_language(self, options: Options) -> str:
+    def language_of(self, options: Options) -> str:
         """The code that decoding is to use; "" where it is to be detected. Checks the options."""
         if options.language is None and self.tokenizer.multilingual:
             self.tokenizer.prompt("en", options.task, True)
@@ -215,7 +215,7 @@ class Transcriber:
 
     def _turn(self, inbox: Inbox) -> bool:
         """Takes in what is new and lets go of what is over; False where nothing is left to do."""
-        while (recording := inbox.take()) is not None:
+        while (recording := inbox.next()) is not None:
             if not self._at_work:
                 self._alone = recording
             self._at_work.append(recording)
