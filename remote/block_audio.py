@@ -177,8 +177,9 @@ class BlockReader:
         source: of kind "blocks".
         blocks: of the recording, as they become known.
         folder: where they lie.
-        ask: is told each block that is missing, on the reading thread; the reader then waits
-            until the first is told again. Without it the iteration ends with BlockMissing.
+        ask: is told the blocks that are missing, all at once, on the reading thread; the reader
+            then waits until the first is told again. Without it the iteration ends with
+            BlockMissing.
 
     Raises:
         WireError: the source has no tracks.
@@ -189,7 +190,7 @@ class BlockReader:
         source: Source,
         blocks: BlockList,
         folder: BlockFolder,
-        ask: Callable[[str], None] | None = None,
+        ask: Callable[[tuple[str, ...]], None] | None = None,
     ) -> None:
         if source.tracks < 1:
             raise WireError(f"A recording of {source.tracks} tracks cannot be heard.")
@@ -263,14 +264,13 @@ class BlockReader:
         self._blocks.again(self._next, told, self._is_closed)
         self.waited_s += time.perf_counter() - begin
 
-    def _ask_for_all(self, ask: Callable[[str], None], first: str) -> None:
+    def _ask_for_all(self, ask: Callable[[tuple[str, ...]], None], first: str) -> None:
         """Asks for all that is lost: the client may have to read the whole file for them."""
         known = self._blocks.known(self._next)
         held = self._folder.held([block.id for block, _ in known]) - {first}
         lost = [(n, b.id, t) for n, (b, t) in enumerate(known, self._next) if b.id not in held]
         self._asked.update({number: told for number, _, told in lost})
-        for block in dict.fromkeys(block for _, block, _ in lost):
-            ask(block)
+        ask(tuple(dict.fromkeys(block for _, block, _ in lost)))
 
     def _is_closed(self) -> bool:
         return self._closed or self._blocks.closed
