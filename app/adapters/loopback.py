@@ -7,7 +7,6 @@ and its next line finds no reader: either way nothing is left behind.
 """
 
 import asyncio
-import codecs
 import logging
 import os
 import re
@@ -19,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from app.domain.engine_output import LogLines, message_in
 from app.domain.errors import from_failed
 from app.domain.events import EngineLog, LinkEvent, Silence
+from app.domain.history import THIS_COMPUTER
 from remote import protocol
 from remote.protocol import Down, ErrorCode, Failed, KnownError, Up, WireError
 
@@ -174,26 +175,20 @@ class Loopback:
 
     def _read_line(self, line: bytes) -> None:
         try:
-            message = protocol.decode(line)
+            message = message_in(line)
         except WireError as error:
-            if error.code is ErrorCode.VERSION:
-                self._arrived.put_nowait(error)
-            else:  # a message lost this way leaves a hole in the numbers, which the job notices
-                log.warning("skipped a line of the engine: %s", error)
-            return
-        if isinstance(message, Up):
-            self._arrived.put_nowait(message)
+            self._arrived.put_nowait(error)
+        else:
+            if message is not None:
+                self._arrived.put_nowait(message)
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        rest = ""
+        lines = LogLines()
         while chunk := await stream.read(4096):
-            # Progress bars of downloads end their lines with a carriage return.
-            *lines, rest = re.split(r"[\r\n]+", rest + decoder.decode(chunk))
-            for line in filter(str.strip, lines):
+            for line in lines.feed(chunk):
                 self._keep(line)
-        if rest.strip():
-            self._keep(rest)
+        for line in lines.end():
+            self._keep(line)
 
     def _keep(self, line: str) -> None:
         log.debug("engine: %s", line)
@@ -213,6 +208,33 @@ class Loopback:
             self.kill()
             await process.wait()
         return _death(process.returncode or 0, list(self._tail))
+
+
+class ThisComputer:
+    """This computer as a machine that an engine runs on. It implements the port ``Machine``.
+
+    Args:
+        command, folder, environment: of each engine; see Loopback.
+    """
+
+    name = THIS_COMPUTER
+    store = None
+    """There is none: the engine reads the user's files itself."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._command = tuple(command)
+        self._folder = folder
+        self._environment = environment
+
+    def link(self) -> Loopback:
+        """A new engine, not started yet."""
+        return Loopback(self._command, folder=self._folder, environment=self._environment)
 
 
 def _death(status: int, tail: list[str]) -> KnownError:
