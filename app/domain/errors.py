@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from remote.protocol import ErrorCode, ExitCode, Failed, KnownError
 
+_ONE_LINE = 120
+"""Characters; what is longer is read in parts."""
+
 
 def from_failed(message: Failed) -> KnownError:
     """The error that the engine told."""
@@ -21,6 +24,15 @@ def cancelled() -> KnownError:
 def sentence(subject: str, error: KnownError) -> str:
     """One line for people: ``subject: what happened next step``."""
     return " ".join(f"{subject}: {error}".split())
+
+
+def paragraph(subject: str, error: KnownError) -> str:
+    """The same for whoever has room: a next step that would not fit begins a line of its own."""
+    line = sentence(subject, error)
+    if len(line) <= _ONE_LINE or not error.hint:
+        return line
+    first = " ".join(f"{subject}: {error.message}".split())
+    return f"{first}\n    {' '.join(error.hint.split())}"
 
 
 def exit_status(errors: Iterable[KnownError]) -> int:

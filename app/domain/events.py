@@ -1,12 +1,13 @@
 """What a service tells its observers: one vocabulary for the command line and the window.
 
-Facts, past tense, frozen. ``Wire`` carries each message of the conversation itself, for front
-ends that speak the protocol.
+Facts, past tense, frozen. ``Wire`` carries the messages of the conversation themselves, for front
+ends that speak the protocol; an event of a job is told once it is stored, and once only.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.domain.history import Entry
 from app.domain.intake import Passed
 from app.domain.jobs import Job
 from app.domain.transcript import Transcript
@@ -39,6 +40,29 @@ class JobsAdded:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """Of the jobs that were added, these go on where a program that has ended left them."""
+
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyDone:
+    """A job's recording, byte for byte, was transcribed before; the job goes on nevertheless."""
+
+    job: Job
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class FromLibrary:
+    """A job was done before this program began; its text is that of the library."""
+
+    job: Job
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
 class FilesPassed:
     """Files in folders that were left alone."""
 
@@ -54,7 +78,7 @@ class EngineReady:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """The engine broke off while it had this job; ``again`` where the job is tried once more."""
+    """The engine died while it had this job; ``again`` where the job goes on with a new one."""
 
     job: Job
     error: KnownError
@@ -63,9 +87,64 @@ class EngineLost:
 
 @dataclass(frozen=True, slots=True)
 class EngineUnavailable:
-    """No engine could be started: every job that was left has failed with this error."""
+    """No engine can be had: every job that was left has failed with this error."""
 
     error: KnownError
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """The way to the engine is broken; the engine, if it lives, works on.
+
+    Args:
+        error: why.
+        tries: how often it was tried in vain to get there again; 0 for the loss itself.
+        wait_s: until it is tried (once more).
+    """
+
+    error: KnownError
+    tries: int = 0
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBack:
+    """The engine is reached again, after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartedOver:
+    """The engine has forgotten a job: its text so far is void and comes anew."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Uploading:
+    """More of a job's audio has been sent.
+
+    Args:
+        job: how far it is says its stage "upload".
+        sent_bytes: of this job, all in all.
+        mbits: measured speed of the uplink in Mbit/s, of all jobs together.
+        complete: whether all of it is there.
+    """
+
+    job: Job
+    sent_bytes: int
+    mbits: float | None
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """A job stands still for a reason that may pass, such as a full disk; it is tried again."""
+
+    job: Job
+    error: KnownError
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +189,27 @@ class DeliveryFailed:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One message of the conversation, down or up."""
+    """One message of the conversation, down or up; not the bookkeeping of the two ends."""
 
     message: Message
 
 
 Event = (
     JobsAdded
+    | Recovered
+    | AlreadyDone
+    | FromLibrary
     | FilesPassed
     | Silence
     | EngineLog
     | EngineReady
     | EngineLost
     | EngineUnavailable
+    | LinkLost
+    | LinkBack
+    | StartedOver
+    | Uploading
+    | Delayed
     | JobChanged
     | TextArrived
     | JobEnded

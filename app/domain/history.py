@@ -73,6 +73,7 @@ class Query:
     Args:
         states: none for all.
         content: of this content alone (sha256), "" for any.
+        size_bytes: of files of this size alone; None for any.
         name: whose path holds this, in upper or lower case; "" for any.
         limit: at most so many; None for all.
     """
@@ -81,6 +82,7 @@ class Query:
     content: str = ""
     name: str = ""
     limit: int | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

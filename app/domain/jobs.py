@@ -14,6 +14,9 @@ from remote.protocol import Done, Failed, KnownError, Progress, Segments, Summar
 
 JobEvent = Progress | Segments | Done | Failed
 
+UPLOAD = "upload"
+"""The client's own stage before all others: sending the audio."""
+
 
 class JobState(StrEnum):
     """Where a job is."""
@@ -43,9 +46,11 @@ class Job:
     Args:
         id: its name on the wire.
         path: the recording, absolute.
-        attempt: how many engines have been given it, 0 before the first.
+        number: its name for people: 1 for the first of a batch.
+        attempt: how often an engine has been given it, 0 before the first time.
         seq: number of the last event that was taken in.
         stages: progress by stage, in the order in which the stages began.
+        own_s: seconds of the client's own stages, once measured: "upload", "wait", "return".
         summary: measurements, once done.
         error: why it failed, once failed.
     """
@@ -53,9 +58,11 @@ class Job:
     id: str
     path: Path
     state: JobState = JobState.WAITING
+    number: int = 0
     attempt: int = 0
     seq: int = 0
     stages: Mapping[str, StageProgress] = field(default_factory=dict)
+    own_s: Mapping[str, float] = field(default_factory=dict)
     summary: Summary | None = None
     error: KnownError | None = None
 
@@ -76,14 +83,26 @@ class Job:
         return min(reversed(list(self.stages.items())), key=lambda item: item[1].done_ms)
 
     def started(self) -> "Job":
-        """The job as an engine has just been given it: from the beginning, whatever came before."""
+        """The job as an engine has just been given it, to go on after the last event."""
+        return replace(self, state=JobState.RUNNING, attempt=self.attempt + 1)
+
+    def restarted(self) -> "Job":
+        """The job as its engine has forgotten it: all events will come anew."""
+        return replace(self, seq=0, stages={})
+
+    def sent(self, done_ms: int, total_ms: int | None) -> "Job":
+        """The job once so much of its audio has been sent."""
         return replace(
-            self, state=JobState.RUNNING, attempt=self.attempt + 1, seq=0, stages={}, error=None
+            self, stages={UPLOAD: StageProgress(done_ms, total_ms), **_less(self.stages)}
         )
+
+    def took(self, own_s: Mapping[str, float]) -> "Job":
+        """The job with these seconds of the client's own stages."""
+        return replace(self, own_s={**self.own_s, **own_s})
 
     def waiting(self) -> "Job":
         """The job as it waits for another engine."""
-        return replace(self, state=JobState.WAITING, stages={})
+        return replace(self, state=JobState.WAITING)
 
     def failed(self, error: KnownError) -> "Job":
         """The job as it ends with an error."""
@@ -113,3 +132,7 @@ class Job:
                 return replace(counted, state=JobState.DONE, summary=summary)
             case Failed():
                 return counted.failed(from_failed(event))
+
+
+def _less(stages: Mapping[str, StageProgress]) -> dict[str, StageProgress]:
+    return {name: place for name, place in stages.items() if name != UPLOAD}

@@ -1,6 +1,7 @@
 """The outside world as the engine room of the client sees it. Protocols only, no behaviour."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from app.domain.history import Entry, Hit, Query
 from app.domain.intake import Found
 from app.domain.jobs import Job, JobEvent
 from app.domain.transcript import Transcript
+from app.domain.watching import Sight
 from remote.protocol import Down
 
 
@@ -179,11 +181,51 @@ class Library(Protocol):
         """Ends the writer after what it has in hand; idempotent."""
 
 
+class Claims(Protocol):
+    """Which program works on which job, so that two at once do not run the same one.
+
+    What a program that has ended, in whatever way, had claimed is free again.
+    """
+
+    def take(self, jobs: Sequence[str]) -> frozenset[str]:
+        """Those of these jobs that are this program's from now on, or were before.
+
+        Raises:
+            KnownError: disk-full or library-locked; nothing was claimed.
+        """
+
+
+class FolderWatch(Protocol):
+    """Tells which files in some folders are made, moved there or written to."""
+
+    async def open(self) -> tuple[Path, ...]:
+        """Begins to watch; the files that are there already.
+
+        Raises:
+            KnownError: file-missing or file-unreadable for a folder that cannot be watched.
+        """
+
+    async def changed(self) -> frozenset[Path]:
+        """Files that something happened to since the last call; waits until there are some.
+
+        Cancelling loses nothing.
+        """
+
+    def look(self, path: Path) -> Sight | None:
+        """The file as it is now; None where there is none that could be read. It blocks."""
+
+    async def close(self) -> None:
+        """Watches no more; idempotent."""
+
+
 class Display(Protocol):
     """An observer that shows a batch until it is over."""
 
     def __call__(self, event: Event) -> None:
         """Shows one event."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """While it lasts, the terminal is somebody else's, such as a question's."""
 
     def close(self) -> None:
         """Leaves the terminal as it was; also after an error. Idempotent."""

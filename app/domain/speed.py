@@ -39,8 +39,9 @@ def speed_rows(jobs: Iterable[Job]) -> tuple[SpeedRow, ...]:
     """One row per job, in order, and a row of sums where more than one completed."""
     listed = tuple(jobs)
     rows = tuple(_row(job) for job in listed)
-    summaries = [job.summary for job in listed if job.summary is not None]
-    return (*rows, _total(summaries)) if len(summaries) > 1 else rows
+    done = [job for job in listed if job.summary is not None]
+    summaries = [job.summary for job in done if job.summary is not None]
+    return (*rows, _total(done, summaries)) if len(done) > 1 else rows
 
 
 def _row(job: Job) -> SpeedRow:
@@ -51,15 +52,15 @@ def _row(job: Job) -> SpeedRow:
         job.path.name,
         summary.duration_ms / 1000,
         summary.wall_s,
-        summary.stages.seconds,
+        {**job.own_s, **summary.stages.seconds},
         summary.coverage,
     )
 
 
-def _total(summaries: list[Summary]) -> SpeedRow:
+def _total(done: list[Job], summaries: list[Summary]) -> SpeedRow:
     stages: dict[str, float] = {}
-    for summary in summaries:
-        for name, seconds in summary.stages.seconds.items():
+    for job in done:
+        for name, seconds in _row(job).stages_s.items():
             stages[name] = stages.get(name, 0.0) + seconds
     speech_ms = sum(summary.speech_ms for summary in summaries)
     covered_ms = sum(min(summary.covered_ms, summary.speech_ms) for summary in summaries)

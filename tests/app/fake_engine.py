@@ -16,7 +16,6 @@ The second argument is a folder where it keeps what must outlive it.
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from remote import protocol
@@ -76,9 +75,12 @@ def first_time(name: str, memory: Path) -> bool:
     return True
 
 
-def transcribe(job: Transcribe, memory: Path, messages: Iterator[Message]) -> None:
+def transcribe(job: Transcribe, memory: Path) -> None:
     name = job.job
     path = Path(job.source.value).stem
+    if job.after:  # it keeps nothing
+        send(Failed(name, 0, ErrorCode.NOT_FOUND, "There is no such job."))
+        return
     send(Progress(name, 1, "generate", 1000, 2000))
     if path == "bad":
         send(Failed(name, 2, ErrorCode.NOT_AUDIO, "It is no audio.", "Try another."))
@@ -90,8 +92,7 @@ def transcribe(job: Transcribe, memory: Path, messages: Iterator[Message]) -> No
     if path == "die-always" or (path == "die-once" and first_time(path, memory)):
         print("It burns.", file=sys.stderr, flush=True)
         os._exit(3)
-    if path in ("hang", "deaf") and wait(name, path, messages):
-        send(Failed(name, 3, ErrorCode.CANCELLED, "The transcription was cancelled."))
+    if path in ("hang", "deaf"):
         return
     if path == "garbage":
         print("a library prints something", flush=True)
@@ -104,13 +105,6 @@ def transcribe(job: Transcribe, memory: Path, messages: Iterator[Message]) -> No
     )
 
 
-def wait(name: str, path: str, messages: Iterator[Message]) -> bool:
-    for message in messages:
-        if path == "hang" and message == Cancel(name):
-            return True
-    sys.exit(0)
-
-
 def summary() -> Summary:
     stages = StageTimes({"decode": 0.01, "generate": 0.2})
     return Summary(2000, 1800, 1700, language="en", stages=stages, wall_s=0.25, warnings=("Hm.",))
@@ -119,11 +113,16 @@ def summary() -> Summary:
 def main(how: str, memory: Path) -> None:
     start(how)
     chunks = iter(lambda: os.read(0, 65536), b"")
-    messages = filter(None, map(protocol.decode, protocol.lines(chunks)))
-    for message in messages:
+    hanging: set[str] = set()
+    for message in filter(None, map(protocol.decode, protocol.lines(chunks))):
         match message:
-            case Transcribe():
-                transcribe(message, memory, messages)
+            case Transcribe(job, source):
+                if Path(source.value).stem == "hang":
+                    hanging.add(job)
+                transcribe(message, memory)
+            case Cancel(job) if job in hanging:
+                hanging.remove(job)
+                send(Failed(job, 3, ErrorCode.CANCELLED, "The transcription was cancelled."))
             case Ping():
                 send(Heartbeat(0))
 

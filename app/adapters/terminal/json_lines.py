@@ -1,12 +1,14 @@
 """A batch as a program reads it: each message of the wire as one line on standard output.
 
-What comes up from the engine and what goes down to it (a ``transcribe`` line names the file of
-its job; a second one for the same job starts that job over). Errors are also told in words on
-standard error.
+What comes up from the engine and what goes down to it. A ``transcribe`` line names the file of
+its job; a second one for the same job says that it goes on after the event ``after``, or starts
+over where that is 0. A job that an earlier run left unfinished begins with one ``segments`` line
+that holds all text up to that event. Errors are also told in words on standard error.
 """
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from app.domain.errors import sentence
@@ -36,6 +38,10 @@ class JsonLines:
                 print(sentence(job.path.name, job.error), file=self._err)
             case _:
                 pass
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Nothing: there is nothing on the screen."""
+        return nullcontext()
 
     def close(self) -> None:
         """Nothing: there is nothing on the screen."""

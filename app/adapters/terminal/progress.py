@@ -15,6 +15,7 @@ from rich.table import Column
 from app.domain.jobs import Job, StageProgress
 
 _STAGES = {
+    "upload": "sending the audio",
     "decode": "reading the audio",
     "vad": "finding speech",
     "mel": "listening",
@@ -68,12 +69,14 @@ class ProgressLine:
         self._files += files
 
     def say(self, words: str) -> None:
-        """Shows words of the engine while it starts, such as what it is loading."""
+        """Shows a few words while no job moves, such as what the engine is loading."""
         if not self._job:
             self._progress.update(self._task, figures=words)
 
     def show(self, job: Job) -> None:
-        """Shows how far a running job is."""
+        """Shows how far a running job is; of several at once the first, until it has ended."""
+        if self._job and job.id != self._job:
+            return
         if job.id != self._job:
             self._job = job.id
             self._first = (self._clock(), -1)
@@ -97,9 +100,11 @@ class ProgressLine:
             figures=_figures(stage, place, rate),
         )
 
-    def finished(self) -> None:
-        """Counts a job that has ended."""
+    def finished(self, job: Job) -> None:
+        """Counts a job that has ended; another is shown then."""
         self._finished += 1
+        if job.id == self._job:
+            self._job = ""
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ printed as they are, never read as markup.
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TextIO
 
 from rich.console import Console
@@ -14,8 +15,10 @@ from rich.text import Text
 
 from app.adapters.terminal.progress import ProgressLine
 from app.adapters.terminal.speed_table import speed_table
-from app.domain.errors import sentence
+from app.domain.errors import paragraph, sentence
 from app.domain.events import (
+    AlreadyDone,
+    Delayed,
     Delivered,
     DeliveryFailed,
     EngineLog,
@@ -24,17 +27,23 @@ from app.domain.events import (
     EngineUnavailable,
     Event,
     FilesPassed,
+    FromLibrary,
     JobChanged,
     JobEnded,
     JobsAdded,
+    LinkBack,
+    LinkLost,
+    Recovered,
     Silence,
+    StartedOver,
     TextArrived,
+    Uploading,
 )
 from app.domain.intake import Passed
 from app.domain.jobs import Job, JobState
 from app.domain.speed import speed_rows
 from app.domain.transcript import Transcript, channel_label
-from remote.protocol import Hello, KnownError, Segment
+from remote.protocol import ErrorCode, Hello, KnownError, Segment
 
 _PASSED_SHOWN = 3
 _PLAIN_WIDTH = 200  # of a table that goes to a file, where there is no edge to wrap at
@@ -69,9 +78,11 @@ class Screen:
         shown = self._err.is_terminal and not quiet
         self._line = ProgressLine(self._err, shown=shown, clock=clock)
         self._files = 0
-        self._come = 0  # segments of this attempt
-        self._printed = 0  # segments of any attempt
+        self._come = 0  # segments since the engine began the job
+        self._printed = 0  # segments that ever came
         self._unavailable: KnownError | None = None
+        self._lost: KnownError | None = None  # of the engine that died last
+        self._delayed: ErrorCode | None = None
 
     @property
     def _live(self) -> bool:
@@ -91,14 +102,19 @@ class Screen:
             case DeliveryFailed(job, transcript, error):
                 self._say(sentence(job.path.name, error))
                 self._text(transcript, heading=True)
-            case EngineLost(job, error, True):
-                self._come = 0
-                self._say(f"{sentence(job.path.name, error)} A new engine tries once more.")
             case EngineUnavailable(error):
                 self._unavailable = error
-                self._say(sentence("farscribe", error))
-            case _ if not self._quiet:
-                self._note(event)
+                for line in paragraph("farscribe", error).splitlines():
+                    self._say(line)
+            case _:
+                self._trouble(event)
+                if not self._quiet:
+                    self._note(event)
+                    self._note_link(event)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """While it lasts, the progress line is not on the terminal."""
+        return self._line.aside()
 
     def close(self) -> None:
         """Takes the progress line away."""
@@ -110,12 +126,48 @@ class Screen:
             return
         self._err.print(speed_table(speed_rows(jobs)))
 
+    def _trouble(self, event: Event) -> None:
+        """Says what goes wrong and is tried again: also to those who want it quiet."""
+        match event:
+            case StartedOver():
+                self._come = 0
+            case EngineLost(job, error, True):
+                self._engine_lost(job, error)
+            case LinkLost(error, 0):
+                self._say(f"{error.message} Trying to get there again; nothing is lost.")
+            case Delayed(job, error) if error.code is not self._delayed:
+                self._delayed = error.code
+                self._say(f"{sentence(job.path.name, error)} It is tried again until it works.")
+            case _:
+                pass
+
+    def _note_link(self, event: Event) -> None:
+        match event:
+            case Uploading(_, _, mbits, False) if mbits is not None:
+                self._line.say(f"{mbits:.0f} Mbit/s")
+            case LinkLost(_, tries, wait_s) if tries:
+                self._line.say(f"try {tries + 1} in {wait_s:.0f} s")
+            case LinkBack(seconds):
+                self._say(f"The engine is reached again after {seconds:.0f} s.")
+            case _:
+                pass
+
     def _note(self, event: Event) -> None:
         match event:
             case JobChanged(job) if job.state is JobState.RUNNING:
                 self._line.show(job)
             case EngineLog(line):
                 self._line.say(line.strip())
+            case Recovered(jobs):
+                names = ", ".join(job.path.name for job in jobs)
+                self._say(f"Going on where the program ended before: {names}.")
+            case AlreadyDone(job, entry):
+                self._say(f"{job.path.name} was transcribed before, on {entry.added_at:%Y-%m-%d}.")
+            case FromLibrary(job, entry):
+                self._say(
+                    f"{job.path.name}: its text is in the library, since {entry.added_at:%Y-%m-%d}"
+                    f" (farscribe show {entry.id[:8]}); --again makes it anew."
+                )
             case Silence(seconds):
                 self._say(f"No word from the engine for {seconds:.0f} s.")
             case EngineReady(hello):
@@ -127,6 +179,12 @@ class Screen:
             case _:
                 pass
 
+    def _engine_lost(self, job: Job, error: KnownError) -> None:
+        """Says so once, however many jobs it had."""
+        if error is not self._lost:
+            self._lost = error
+            self._say(f"{sentence(job.path.name, error)} A new engine tries once more.")
+
     def _engine(self, hello: Hello) -> None:
         """Names what does the work: people ask whether it is really their GPU."""
         self._say(
@@ -137,7 +195,7 @@ class Screen:
             self._say(note)
 
     def _ended(self, job: Job, transcript: Transcript) -> None:
-        self._line.finished()
+        self._line.finished(job)
         if job.error is not None and job.error is not self._unavailable:
             self._say(sentence(job.path.name, job.error))
         if self._shows_text and not self._live and (transcript.segments or not job.error):

@@ -64,9 +64,18 @@ def test_a_missing_event_is_an_error():
         JOB.started().after(events()[0]).after(events()[2])
 
 
-def test_a_job_that_is_tried_again_starts_over():
+def test_a_job_that_is_tried_again_goes_on_and_one_that_was_forgotten_starts_over():
     job = JOB.started().after(events()[0]).waiting().started()
-    assert (job.attempt, job.seq, job.stages) == (2, 0, {})
+    assert (job.attempt, job.seq) == (2, 1)
+    assert set(job.stages) == {"decode"}
+    again = job.restarted()
+    assert (again.attempt, again.seq, again.stages) == (2, 0, {})
+
+
+def test_sending_is_the_stage_before_all_others():
+    job = JOB.started().after(events()[0]).sent(800, 2000).sent(1600, 2000)
+    assert list(job.stages) == ["upload", "decode"]
+    assert job.stages["upload"] == StageProgress(1600, 2000)
 
 
 def test_the_stage_that_is_furthest_behind_is_the_one_to_show():
@@ -96,6 +105,12 @@ def test_the_speed_table_has_a_row_for_each_job_and_one_of_sums():
     assert (total.name, total.audio_s, total.wall_s, total.speed) == ("2 files", 90.0, 3.0, 30.0)
     assert total.coverage == 0.8
     assert total.stages_s == {"decode": 0.5, "generate": 1.0, "align": 0.25}
+
+
+def test_the_speed_table_shows_the_stages_of_the_client_before_those_of_the_engine():
+    summary = Summary(60_000, stages=StageTimes({"decode": 0.5}), wall_s=2.0)
+    (row,) = speed_rows([done("a", summary).took({"wait": 1.0}).took({"return": 0.1})])
+    assert list(row.stages_s.items()) == [("wait", 1.0), ("return", 0.1), ("decode", 0.5)]
 
 
 def test_one_recording_needs_no_row_of_sums():

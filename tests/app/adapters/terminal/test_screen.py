@@ -1,6 +1,7 @@
 """What a person sees, on streams that are terminals or not."""
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from app.adapters.terminal.progress import clock_time
 from app.adapters.terminal.screen import Screen
 from app.domain.events import (
+    AlreadyDone,
+    Delayed,
     Delivered,
     DeliveryFailed,
     EngineLog,
@@ -18,9 +21,14 @@ from app.domain.events import (
     JobChanged,
     JobEnded,
     JobsAdded,
+    LinkBack,
+    LinkLost,
+    Recovered,
     Silence,
+    StartedOver,
     TextArrived,
 )
+from app.domain.history import Entry, JobSettings
 from app.domain.intake import Passed
 from app.domain.jobs import Job, JobState
 from app.domain.transcript import Transcript
@@ -121,7 +129,7 @@ def test_an_engine_that_cannot_start_is_told_once_and_not_for_each_file():
 def test_on_a_terminal_the_text_of_one_file_appears_as_it_is_made_and_only_once():
     desk = Desk(out_is_tty=True).tell(JobsAdded((job(),)), TextArrived(job(), SAID[:1]))
     assert desk.said == "Hello there.\n"
-    desk.tell(EngineLost(job(), ERROR, again=True))
+    desk.tell(EngineLost(job(), ERROR, again=True), StartedOver(job()))
     desk.tell(TextArrived(job(), SAID[:1]), TextArrived(job(), SAID[1:]), ended())
     assert desk.said == "Hello there.\nBye.\n"
     assert "tries once more" in desk.noted
@@ -141,6 +149,45 @@ def test_silence_warnings_and_files_passed_over_are_told():
     assert "No word from the engine for 20 s." in desk.noted
     assert "a.wav: Hm." in desk.noted
     assert "a.wav: no speech was found." in desk.noted
+
+
+def test_what_the_link_does_is_told_in_words():
+    lost = KnownError(ErrorCode.LINK_LOST, "The connection broke off.")
+    desk = Desk().tell(JobsAdded((job(),)), LinkLost(lost), LinkLost(lost, 1, 0.4), LinkBack(3.2))
+    assert desk.noted == (
+        "The connection broke off. Trying to get there again; nothing is lost.\n"
+        "The engine is reached again after 3 s.\n"
+    )
+
+
+def test_a_job_that_stands_still_is_told_once_for_each_reason():
+    full = KnownError(ErrorCode.DISK_FULL, "The disk of the machine is full.", "Make room.")
+    desk = Desk(quiet=True).tell(*[Delayed(job(), full, 0.2)] * 3)
+    assert desk.noted == (
+        "a.wav: The disk of the machine is full. Make room. It is tried again until it works.\n"
+    )
+
+
+def test_an_engine_that_dies_with_many_jobs_is_told_once():
+    desk = Desk().tell(*[EngineLost(job(name), ERROR, again=True) for name in "abc"])
+    assert desk.noted.count("tries once more") == 1
+
+
+def test_what_goes_on_from_before_and_what_was_done_before_is_told():
+    entry = Entry("1", job().path, JobSettings(), datetime(2026, 3, 4, tzinfo=UTC))
+    desk = Desk().tell(Recovered((job("a"), job("b"))), AlreadyDone(job(), entry))
+    assert "Going on where the program ended before: a.wav, b.wav.\n" in desk.noted
+    assert "a.wav was transcribed before, on 2026-03-04.\n" in desk.noted
+
+
+def test_of_several_jobs_the_first_is_shown_until_it_has_ended():
+    desk = Desk(err_is_tty=True).tell(JobsAdded((job("a"), job("b"))))
+    desk.tell(JobChanged(job("a").started()), JobChanged(job("b").started()))
+    assert "b.wav" not in desk.noted
+    desk.tell(ended("a"), JobChanged(job("b").started().sent(30_000, 60_000)))
+    desk.screen.close()
+    assert "[2/2] b.wav" in desk.noted
+    assert "sending the audio" in desk.noted
 
 
 def test_quiet_means_text_and_errors_alone():
