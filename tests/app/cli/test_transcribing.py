@@ -1,32 +1,22 @@
 """The command, with an engine that runs without a model."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app.cli import main
+from app.adapters.library.library import SqliteLibrary
+from app.cli.main import main
 from remote import protocol
 from remote.protocol import Done, ExitCode, Failed, Hello, Transcribe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
-
-
-@pytest.fixture
-def farscribe(fake_engine, tmp_path, monkeypatch) -> Callable[..., int]:
-    """Runs the command in a folder of its own, with a fake engine."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, start: str = "well") -> int:
-        return main(arguments, engine_program=fake_engine(start))
-
-    return run
 
 
 def touch(*names: str) -> None:
@@ -183,7 +173,7 @@ def test_an_output_that_cannot_be_is_found_before_the_work_starts(farscribe, cap
 
 
 COMMAND = (
-    "import sys; from app.cli import main;"
+    "import sys; from app.cli.main import main;"
     " sys.exit(main(sys.argv[2:], engine_program=eval(sys.argv[1])))"
 )
 FULL = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9)); {COMMAND}"
@@ -201,16 +191,61 @@ def start(command: str, engine: list[str], *arguments: str, **settings) -> subpr
 
 
 @posix
-def test_a_full_disk_loses_no_text_and_the_next_file_goes_on(fake_engine, tmp_path):
-    for name in ("a.wav", "b.wav"):
-        (tmp_path / name).touch()
-    with start(FULL, fake_engine(), str(tmp_path), "--format", "txt") as process:
+def test_a_full_disk_is_told_before_any_work_is_done(fake_engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("FARSCRIBE_HOME", str(tmp_path / "home"))
+    (tmp_path / "a.wav").touch()
+    with start(FULL, fake_engine("dead"), str(tmp_path / "a.wav")) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == ExitCode.OUTPUT
-    assert "There is no room left to write" in err
-    assert "a begins.\na ends.\n" in out
-    assert "b begins.\nb ends.\n" in out
-    assert {path.name for path in tmp_path.iterdir()} == {"a.wav", "b.wav"}
+    assert "It burns." not in err
+    assert "full" in err
+    assert out == ""
+
+
+@posix
+def test_a_text_that_cannot_be_written_is_printed_and_the_next_file_goes_on(farscribe, capsys):
+    long = "a" * 251  # with ".wav" as long as a name may be, with ".json" longer
+    touch(f"{long}.wav", "b.wav")
+    assert farscribe("transcribe", ".", "--format", "json") == ExitCode.OUTPUT
+    out, err = capsys.readouterr()
+    assert f"{long} begins.\n{long} ends.\n" in out
+    assert "cannot be written" in err
+    assert "b.json" in names()
+
+
+def test_what_was_asked_is_kept_with_its_text(farscribe, tmp_path, monkeypatch):
+    monkeypatch.setenv("FARSCRIBE_HOME", str(tmp_path / "home"))
+    touch("a.wav", "bad.wav")
+    farscribe("transcribe", "a.wav", "bad.wav", "absent.wav")
+
+    async def look() -> dict[str, tuple[str, str]]:
+        library = SqliteLibrary(tmp_path / "home" / "library.sqlite")
+        entries = await library.entries()
+        kept = {e.path.name: (str(e.state), (await library.transcript(e.id)).text) for e in entries}
+        await library.close()
+        return kept
+
+    assert asyncio.run(look()) == {
+        "a.wav": ("done", "a begins. a ends."),
+        "bad.wav": ("failed", ""),
+    }
+
+
+@posix
+def test_a_run_that_was_killed_goes_on_when_it_is_started_again(fake_engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("FARSCRIBE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    touch("hang.wav")
+    jobs = []
+    for stop in (signal.SIGKILL, signal.SIGINT):
+        with start(COMMAND, fake_engine(), "hang.wav", "--json") as process:
+            assert process.stdout is not None
+            lines = iter(process.stdout)
+            jobs += [next(json.loads(line)["job"] for line in lines if '"transcribe"' in line)]
+            assert any("hang begins." in line for line in lines)
+            process.send_signal(stop)
+            process.communicate(timeout=60)
+    assert jobs[0] == jobs[1]
 
 
 # ── stopping ─────────────────────────────────────────────────────────────────────────────────
@@ -223,15 +258,16 @@ def until(process: subprocess.Popen[str], word: str) -> None:
 
 @posix
 def test_ctrl_c_stops_in_order_with_the_text_so_far(fake_engine, tmp_path):
-    for name in ("hang.wav", "later.wav"):
+    for name in ("x/hang.wav", "y/hang.wav"):
+        (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
     with start(COMMAND, fake_engine(), str(tmp_path), "--json") as process:
+        until(process, "hang begins.")
         until(process, "hang begins.")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == ExitCode.CANCELLED
-    assert "hang.wav: The transcription was cancelled." in err
-    assert "later.wav: Cancelled." in err
+    assert err.count("hang.wav: The transcription was cancelled.") == 2
     assert "Traceback" not in err
     assert out.count('"code":"cancelled"') == 2
 
@@ -275,15 +311,3 @@ def test_the_version_is_told(capsys):
         main(["--version"])
     assert caught.value.code == ExitCode.OK
     assert capsys.readouterr().out.startswith("farscribe ")
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["--version"]])
-def test_help_imports_nothing_that_only_the_work_needs(arguments):
-    code = (
-        "import sys\nfrom app.cli import main\n"
-        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
-        "heavy = {'torch','numpy','PySide6','boto3','pysubs2','rich','tqdm','transformers','av'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
