@@ -13,6 +13,8 @@ from remote.protocol import KnownError
 BENCHES = {
     "accuracy": "word error rate, start times and edge cases on the eval set",
     "exact": "our tokens against transformers' generate, window by window",
+    "library": "storing segments, and search over 5,000 transcripts of an hour",
+    "fuzz": "strange lines to both ends of the wire",
     "load": "the loading strategies: time, bytes and peak memory",
     "memory": "peak memory of three hours against that of ten minutes",
     "speed": "seconds of audio a second, beside faster-whisper and transformers",

@@ -77,8 +77,11 @@ class SqliteLibrary:
         return self._file.notes
 
     async def open(self) -> None:
-        """Opens the file now rather than at the first call; ``notes`` and errors are told then."""
-        await self._write(lambda _: None)
+        """Opens the file now rather than at the first call; ``notes`` and errors are told then.
+
+        Another program that is writing is not waited for, unless the file is new or older.
+        """
+        await self._on_writer(self._file.prepare)
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────
 
@@ -213,9 +216,12 @@ class SqliteLibrary:
     async def _write(
         self, operation: Callable[[Connection], Result], *, durable: bool = True
     ) -> Result:
+        return await self._on_writer(lambda: self._file.write(operation, durable=durable))
+
+    async def _on_writer(self, call: Callable[[], Result]) -> Result:
         def work() -> Result:
             with translated(self.path):
-                return self._file.write(operation, durable=durable)
+                return call()
 
         # Shielded: cancelling the wait must not take a write out of the queue.
         return await asyncio.shield(asyncio.wrap_future(self._writer.submit(work)))

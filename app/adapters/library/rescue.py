@@ -5,7 +5,7 @@ The old file is only read and renamed. It must not decide whether a file is dama
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -22,8 +22,10 @@ _MOST_JOBS = 100_000
 """How many jobs are looked for where the file itself no longer tells: one for each half hour of
 five years, and the search takes seconds."""
 
+_MOST_FAILURES = 50_000
+"""Reads that may fail before nothing more is looked for around damage: a second or two."""
+
 Row = dict[str, Any]
-_Read = Callable[[int, int], Iterable[Sequence[Any]]]
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ class Saved:
     """How much was saved.
 
     Args:
-        jobs: recordings; partial: those of them that have lost some of their text.
+        jobs: recordings; partial: those of them that have lost some of their text. The times of
+            single words may be lost beyond that.
     """
 
     jobs: int = 0
@@ -59,7 +62,7 @@ def rescue(path: Path, damaged: sqlite3.Connection, today: date) -> str:
         fresh.touch(mode=0o600)
         with closing(sqlite3.connect(fresh, isolation_level=None)) as new:
             schema.bring_up_to_date(new, fresh)
-            saved = _salvage(damaged, new)
+            saved = _Salvage(damaged, new).run()
     kept = _set_aside(path, today)
     fresh.replace(path)
     log.warning("the library was damaged: %d saved, %d in part", saved.jobs, saved.partial)
@@ -125,62 +128,111 @@ def _beside(path: Path, suffix: str) -> Path:
 # ── reading what can be read ─────────────────────────────────────────────────────────────────
 
 
-def _salvage(old: sqlite3.Connection, new: sqlite3.Connection) -> Saved:
-    """Brings all that can be read into a new file."""
-    saved = Saved()
-    old.row_factory = sqlite3.Row
-    for job in _jobs(old):
-        new.execute("BEGIN")
-        _bring_job(old, new, job, saved)
-        new.execute("COMMIT")
-    new.execute("INSERT INTO search (search) VALUES ('rebuild')")
-    return saved
+class _Salvage:
+    """Brings all that can be read of one file into another, which is new."""
+
+    def __init__(self, old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+        self._old = old
+        self._old.row_factory = sqlite3.Row
+        self._new = new
+        self._columns = {
+            table: {name for (_, name, *_) in new.execute(f"PRAGMA table_info({table})")}
+            for table in ("job", "segment", "words", "kept_edit")
+        }
+        self._failures_left = _MOST_FAILURES
+
+    def run(self) -> Saved:
+        """What was saved."""
+        saved = Saved()
+        for job in self._jobs():
+            self._new.execute("BEGIN")
+            whole = self._bring(job)
+            self._new.execute("COMMIT")
+            saved.jobs += 1
+            saved.partial += not whole
+        self._new.execute("INSERT INTO search (search) VALUES ('rebuild')")
+        return saved
+
+    def _jobs(self) -> Iterator[Row]:
+        """Jobs whose row is whole, in their order."""
+        for job in self._read("job", "number", 1, self._last_job()):
+            with suppress(WireError, ValueError, TypeError, LookupError, AttributeError):
+                rows.entry([job[name] for name in rows.ENTRY_FIELDS])
+                yield job
+
+    def _last_job(self) -> int:
+        """Number of the last job there was; 0 where not even the names of tables can be read."""
+        with suppress(sqlite3.DatabaseError):
+            self._old.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            for query in (
+                "SELECT seq FROM sqlite_sequence WHERE name = 'job'",
+                "SELECT max(number) FROM job",
+            ):
+                with suppress(sqlite3.DatabaseError):
+                    found = self._old.execute(query).fetchone()
+                    if found and isinstance(found[0], int):
+                        return min(found[0], _MOST_JOBS)
+            return _MOST_JOBS
+        return 0
+
+    def _bring(self, job: Row) -> bool:
+        """Whether a job was brought over whole; else it has failed and is to begin anew."""
+        first = rows.first_id(job["number"])
+        last = first + job["segments"] - 1
+        segments = [row for row in self._read("segment", "id", first, last) if _is_whole(row)]
+        whole = bool(len(segments) == job["segments"])
+        if not whole:
+            job |= rows.changed_row({"state": JobState.FAILED, "error": _lost(), "seq": 0})
+            job["summary"] = None
+        # What was numbered with holes is numbered without: a number is a place in the text.
+        ids = {segment["id"]: number for number, segment in enumerate(segments, first)}
+        self._insert("segment", (row | {"id": ids[row["id"]]} for row in segments))
+        words = [
+            row for row in self._read("words", "segment", first, last) if row["segment"] in ids
+        ]
+        self._insert("words", (row | {"segment": ids[row["segment"]]} for row in words))
+        self._insert("kept_edit", self._kept_edits(job["number"]))
+        self._insert("job", [job | {"segments": len(segments)}])
+        return whole
+
+    def _read(self, table: str, key: str, first: int, last: int) -> Iterator[Row]:
+        """Every row of a range of keys that can be read: around damage, by halves."""
+        query = f"SELECT * FROM {table} WHERE {key} BETWEEN ? AND ? ORDER BY {key}"  # noqa: S608
+        try:
+            found = [dict(row) for row in self._old.execute(query, (first, last))]
+        except sqlite3.DatabaseError:
+            self._failures_left -= 1
+            if first >= last or self._failures_left < 0:
+                return
+            middle = (first + last) // 2
+            yield from self._read(table, key, first, middle)
+            yield from self._read(table, key, middle + 1, last)
+        else:
+            yield from found
+
+    def _kept_edits(self, job: int) -> list[Row]:
+        """All of a job or none: their ids are in no known range that could be halved."""
+        query = "SELECT * FROM kept_edit WHERE segment BETWEEN ? AND ?"
+        with suppress(sqlite3.DatabaseError):
+            found = self._old.execute(query, (rows.first_id(job), rows.last_id(job)))
+            return [dict(row) for row in found]
+        return []
+
+    def _insert(self, table: str, found: Iterable[Row]) -> None:
+        """Adds rows; what only the old file's version had is left out."""
+        for row in found:
+            kept = {name: value for name, value in row.items() if name in self._columns[table]}
+            self._new.execute(
+                f"INSERT OR IGNORE INTO {table} ({', '.join(kept)})"  # noqa: S608 - our own names
+                f" VALUES ({', '.join('?' * len(kept))})",
+                tuple(kept.values()),
+            )
 
 
-def _jobs(old: sqlite3.Connection) -> Iterator[Row]:
-    """Jobs whose row is whole, in their order."""
-    last = _last_job(old)
-    query = "SELECT * FROM job WHERE number BETWEEN ? AND ? ORDER BY number"
-    for row in _readable(lambda *bounds: old.execute(query, bounds), 1, last):
-        job = dict(zip(row.keys(), row, strict=True))
-        with suppress(WireError, ValueError, TypeError, LookupError, AttributeError):
-            rows.entry([job[name] for name in rows.ENTRY_FIELDS])
-            yield job
-
-
-def _last_job(old: sqlite3.Connection) -> int:
-    """The number of the last job there was; 0 where not even the names of tables can be read."""
-    with suppress(sqlite3.DatabaseError):
-        old.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        for query in (
-            "SELECT seq FROM sqlite_sequence WHERE name = 'job'",
-            "SELECT max(number) FROM job",
-        ):
-            with suppress(sqlite3.DatabaseError):
-                if isinstance(last := (old.execute(query).fetchone() or (None,))[0], int):
-                    return last
-        return _MOST_JOBS
-    return 0
-
-
-def _bring_job(old: sqlite3.Connection, new: sqlite3.Connection, job: Row, saved: Saved) -> None:
-    """One job with its text; where some of that is lost, it has failed and begins anew."""
-    first = rows.first_id(job["number"])
-    last = first + max(1, job["segments"]) - 1
-    segments = list(_valid_segments(old, first, last))
-    if len(segments) < job["segments"]:
-        saved.partial += 1
-        job.update(rows.changed_row({"state": JobState.FAILED, "error": _lost(), "seq": 0}))
-        job["summary"] = None
-    saved.jobs += 1
-    # What was numbered with holes is numbered without: a number is a place in the text.
-    for number, segment in enumerate(segments, first):
-        _insert(new, "segment", segment | {"id": number})
-        for words in _of(old, "words", "segment", segment["id"], segment["id"]):
-            _insert(new, "words", words | {"segment": number})
-    for kept in _of(old, "kept_edit", "segment", first, rows.last_id(job["number"])):
-        _insert(new, "kept_edit", kept)
-    _insert(new, "job", job | {"segments": len(segments)})
+def _is_whole(segment: Row) -> bool:
+    """Whether a row of a segment is what was once written, as far as can be told."""
+    numbers = (segment["start_ms"], segment["end_ms"])
+    return isinstance(segment["text"], str) and all(isinstance(n, int) for n in numbers)
 
 
 def _lost() -> KnownError:
@@ -188,44 +240,4 @@ def _lost() -> KnownError:
         ErrorCode.LIBRARY_BROKEN,
         "Some of its text was lost when the library was damaged.",
         "Transcribe it again with: farscribe retry",
-    )
-
-
-def _valid_segments(old: sqlite3.Connection, first: int, last: int) -> Iterator[Row]:
-    for row in _of(old, "segment", "id", first, last):
-        numbers = (row["start_ms"], row["end_ms"])
-        if isinstance(row["text"], str) and all(isinstance(number, int) for number in numbers):
-            yield row
-
-
-def _of(old: sqlite3.Connection, table: str, key: str, first: int, last: int) -> Iterator[Row]:
-    query = f"SELECT * FROM {table} WHERE {key} BETWEEN ? AND ? ORDER BY {key}"  # noqa: S608
-    for row in _readable(lambda *bounds: old.execute(query, bounds), first, last):
-        yield dict(zip(row.keys(), row, strict=True))
-
-
-def _readable(read: _Read, first: int, last: int) -> Iterator[Any]:
-    """Every row of a range of keys that can be read: around damage, by halves."""
-    try:
-        found = list(read(first, last))
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        if isinstance(error, sqlite3.Error) and is_locked(error):
-            raise
-        if first >= last:
-            return
-        middle = (first + last) // 2
-        yield from _readable(read, first, middle)
-        yield from _readable(read, middle + 1, last)
-    else:
-        yield from found
-
-
-def _insert(new: sqlite3.Connection, table: str, row: Row) -> None:
-    """Adds a row; what only the old file's version had is left out."""
-    columns = {name for (_, name, *_) in new.execute(f"PRAGMA table_info({table})")}
-    kept = {name: value for name, value in row.items() if name in columns}
-    new.execute(
-        f"INSERT OR IGNORE INTO {table} ({', '.join(kept)})"  # noqa: S608 - our own names
-        f" VALUES ({', '.join('?' * len(kept))})",
-        tuple(kept.values()),
     )
