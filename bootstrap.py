@@ -233,6 +233,23 @@ def require_venv() -> None:
     )
 
 
+def offer_sshd() -> None:
+    """An SSH server is there for the tests that need one; else one line says how to get it.
+
+    It is installed by itself only where that starts no server: as root, without systemd.
+    """
+    if WINDOWS or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin"):
+        return
+    apt = shutil.which("apt-get")
+    if apt and os.geteuid() == 0 and not Path("/run/systemd/system").exists():
+        say("  Installing openssh-server, which some tests need.")
+        subprocess.run([apt, "update"], check=False, capture_output=True)
+        install = [apt, "install", "--yes", "--no-install-recommends", "openssh-server"]
+        if subprocess.run(install, check=False, capture_output=True).returncode == 0:
+            return
+    say("Tests over SSH are skipped; they run after: sudo apt install openssh-server")
+
+
 def stop(child: "subprocess.Popen[bytes]") -> None:
     """Ends the child and what it started, which would go on writing otherwise."""
     if WINDOWS:
@@ -334,6 +351,7 @@ def main(arguments: list[str]) -> None:
         say("Stopped. The same command starts over.")
         sys.exit(INTERRUPTED)
     if verb == "test":
+        offer_sshd()
         os.chdir(ROOT)
     become(command_for(verb, arguments[1:], environment.scripts))
 

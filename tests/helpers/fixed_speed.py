@@ -22,7 +22,7 @@ from remote.direct_transcribe import Engine
 from remote.features import SAMPLE_RATE
 from remote.layout import WhisperShape
 from remote.load_report import LoadReport
-from remote.protocol import PROTOCOL_MAJOR, PROTOCOL_MINOR, Hello, StageTimes
+from remote.protocol import PROTOCOL_MAJOR, PROTOCOL_MINOR, Hello, KnownError, StageTimes
 from remote.tokens import Tokenizer
 from remote.transcriber import Transcriber, Work
 from remote.voice_activity import SpeechDetector
@@ -115,4 +115,7 @@ def open_engine(model: str, *, progress: Callable[[int, int], None], **_: Any) -
 
 if __name__ == "__main__":
     direct_transcribe.open_engine = open_engine  # type: ignore[assignment]
-    sys.exit(service_verbs.service(sys.argv[1:]))
+    try:
+        sys.exit(service_verbs.service(sys.argv[1:]))
+    except KnownError as error:
+        sys.exit(str(error))

@@ -216,7 +216,11 @@ class Network:
                 with suppress(OSError):
                     sink.shutdown(socket.SHUT_WR)
                 return
-            await self.loop.sock_sendall(sink, data)
+            try:
+                await self.loop.sock_sendall(sink, data)
+            except OSError:  # reset, or closed at the other end: the other way hears of it too
+                self.drop(sink)
+                return
 
     def drop(self, *ends: socket.socket) -> None:
         for end in ends:
