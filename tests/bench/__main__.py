@@ -17,6 +17,7 @@ BENCHES = {
     "fuzz": "strange lines to both ends of the wire",
     "load": "the loading strategies: time, bytes and peak memory",
     "memory": "peak memory of three hours against that of ten minutes",
+    "remote": "the worker over SSH: first text, overlap, a slow link, many files",
     "speed": "seconds of audio a second, beside faster-whisper and transformers",
     "startup": "process start to first text, beside faster-whisper and transformers",
 }

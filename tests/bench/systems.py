@@ -65,7 +65,9 @@ class Ours:
         from remote.protocol import Options, Source
 
         sink = Collected()
-        self._engine.transcribe(Source("path", path), Options(words=words, language=language), sink)
+        self._engine.transcriber.transcribe(
+            Source("path", path), Options(words=words, language=language), sink
+        )
         return [
             _segment(s.start_ms / 1000, s.end_ms / 1000, s.text,
                      [(w.start_ms / 1000, w.end_ms / 1000, w.text) for w in s.words])

@@ -38,7 +38,7 @@ class Rig:
         self.folder = folder
         self.home = folder / "client"
         self.spool = folder / "sshd" / "home" / ".farscribe" / "spool"
-        (folder / "sshd").mkdir()
+        (folder / "sshd").mkdir(parents=True)
         (self.home / ".ssh").mkdir(parents=True)
         self.sshd = Sshd(folder / "sshd", environment=self._host_environment(speed))
         self.sshd.start()
