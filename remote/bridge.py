@@ -13,10 +13,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from remote import protocol
@@ -58,6 +59,29 @@ def socket_path(spool: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"farscribe-{os.getuid()}-{digest}.sock"
 
 
+@contextmanager
+def locked(spool: Path) -> Iterator[None]:
+    """The folder, made where it is missing, is one worker's own within the block.
+
+    Raises:
+        KnownError: another worker has it.
+    """
+    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FileLock(spool / "worker.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise KnownError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"Another worker is at work in {spool}.",
+            "Use that one: fast_transcribe.py attach.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def code_hash() -> str:
     """What tells this engine's code from another version of it."""
     digest = hashlib.sha256()
@@ -91,7 +115,7 @@ def attach(spool: Path, start: Sequence[str] | None) -> int:
         if start is None:
             raise _no_worker() from error
         worker = _start(spool, start)
-    with worker:
+    with worker, suppress(ConnectionError):  # either end may go at any time
         threading.Thread(target=_forward, args=(worker,), daemon=True).start()
         while data := worker.recv(_CHUNK_BYTES):
             _write_all(1, data)

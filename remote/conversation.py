@@ -157,6 +157,8 @@ class Conversation:
             self._followed[request.job] = (answer, request.after)
             self._woken = True
             self._news.notify()
+        if missing := self._worker.missing(request.job):
+            self.post(missing)
 
     def _log_once(self, kind: str) -> None:
         if kind not in self._unknown_types:

@@ -3,7 +3,8 @@
 Its thread holds the model and decodes. Jobs wait in the order in which they came; those for the
 model that is loaded are opened (on threads of their own, as an address may keep one waiting) and
 share the device. When the job that has waited longest wants another model, no more are taken up,
-and once the device is free the models change places and the old one's memory is given back.
+and once the device is free the models change places and the old one's memory is given back. Jobs
+whose audio does not come are put aside for that.
 
 It must not know about clients, journals' files or lines.
 """
@@ -14,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -24,16 +24,18 @@ from remote.block_audio import BlockReader
 from remote.blocks import BlockFolder
 from remote.direct_transcribe import Engine, version
 from remote.feed import Reader, open_source
+from remote.job import Job
 from remote.protocol import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
+    ErrorCode,
     Hello,
     KnownError,
     Summary,
+    WireError,
 )
 from remote.recording import Recording, bug, cancelled
 from remote.timing import StageClock
-from remote.worker import Job
 
 MOST_AT_WORK = 32
 """Recordings that are read side by side: each takes a thread and some megabytes."""
@@ -41,7 +43,8 @@ MOST_AT_WORK = 32
 STALLED_S = 30.0
 """A job for which nothing has come or been done for so long does not count among them."""
 
-_OPENERS = 4
+MOST_TRACKS = 64
+"""Tracks of a recording that comes as blocks: each is heard by itself, in memory of its own."""
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +83,8 @@ class Desk:
         self._waiting: deque[Job] = deque()
         self._at_work: dict[Job, Callable[[], None]] = {}  # what ends the wait for its blocks
         self._opened: SimpleQueue[Recording] = SimpleQueue()
-        self._openers = ThreadPoolExecutor(_OPENERS, thread_name_prefix="opener")
-        self._lock = threading.Lock()
-        self._news = threading.Condition(self._lock)
+        self._aside: set[Job] = set()
+        self._news = threading.Condition()
         self._stopping = False
         self._worked_s = 0.0
 
@@ -111,16 +113,16 @@ class Desk:
     def take(self, job: Job) -> None:
         """The job waits for its turn."""
         with self._news:
-            self._waiting.append(job)
+            if job not in self._waiting and job not in self._at_work:
+                self._waiting.append(job)
         self._wake()
 
     def drop(self, job: Job) -> None:
         """The job was cancelled: it ends now, or where the device next looks at it."""
         with self._news:
-            waited = job in self._waiting
-            if waited:
+            if job in self._waiting:
                 self._waiting.remove(job)
-        if waited:
+        if not job.running:
             job.fail(cancelled())
         self._wake()
 
@@ -150,7 +152,6 @@ class Desk:
                 self._change_model(model)
             if self._engine is not None:
                 self._engine.transcriber.run(self)
-        self._openers.shutdown(cancel_futures=True)
 
     def open_first(self) -> None:
         """Opens the first model now, on the calling thread, before ``run``.
@@ -180,6 +181,10 @@ class Desk:
         except KnownError as error:
             log.warning("%s cannot be opened: %s", model, error)
             self._refuse(model, error)
+            return
+        except Exception as error:  # one bad model must not take the others' jobs with it
+            log.exception("%s cannot be opened: a bug", model)
+            self._refuse(model, bug(error))
             return
         self._model = model
         self._changed(self.hello)
@@ -216,7 +221,8 @@ class Desk:
     def next(self) -> Recording | None:
         """The next recording that has been opened."""
         while (job := self._next_job()) is not None:
-            self._openers.submit(self._open_job, job)
+            # A daemon: an address that does not answer must not keep the process from ending.
+            threading.Thread(target=self._open_job, args=(job,), name="opener", daemon=True).start()
         try:
             return self._opened.get_nowait()
         except Empty:
@@ -229,14 +235,19 @@ class Desk:
     def _next_job(self) -> Job | None:
         """The job that has waited longest, if it may be taken up now."""
         with self._news:
-            if not self._waiting or self._wanted(self._waiting[0]) != self._model:
+            if not self._waiting:
                 return None
-            long_ago = self._clock() - STALLED_S
-            if sum(job.moved_s > long_ago for job in self._at_work) >= MOST_AT_WORK:
+            head = self._waiting[0]
+            moving = [job for job in self._at_work if job.moved_s > self._clock() - STALLED_S]
+            if self._wanted(head) != self._model:
+                if not moving and not any(job.whole for job in self._at_work):
+                    self._aside |= self._at_work.keys()
                 return None
-            job = self._waiting.popleft()
-            self._at_work[job] = _nothing
-            return job
+            alone = head.suspect or any(job.suspect for job in moving)
+            if len(moving) >= (1 if alone else MOST_AT_WORK):
+                return None
+            self._at_work[head] = _nothing
+            return self._waiting.popleft()
 
     def _open_job(self, job: Job) -> None:
         """Opens a job's recording; on a thread of its own."""
@@ -263,24 +274,54 @@ class Desk:
             feed, options, job, clock,
             past=job.journal.past,
             ended=partial(self._ended, job),
-            cancelled=job.cancelled.is_set,
+            cancelled=lambda: job.cancelled.is_set() or job in self._aside,
         )  # fmt: skip
 
     def _reader(self, job: Job, clock: StageClock) -> Reader:
         request = job.journal.request
         if request.source.kind != "blocks":
             return open_source(request.source, request.options, clock)
+        if request.source.tracks > MOST_TRACKS:
+            raise WireError(f"A recording of {request.source.tracks} tracks cannot be heard.")
         reader = BlockReader(request.source, job.journal.audio, self._blocks, job.lacks)
         with self._news:
             self._at_work[job] = reader.close
         return reader
 
     def _ended(self, job: Job, outcome: Summary | KnownError) -> None:
+        if job in self._aside and not job.cancelled.is_set() and _is_cancelled(outcome):
+            self._put_aside(job)
+            return
+        self._leave(job)
+        if isinstance(outcome, Summary):
+            self._done(job, outcome)
+        else:
+            job.fail(outcome)
+        log.info("job %s: ended", job.name)
+
+    def _leave(self, job: Job) -> None:
         with self._news:
             release = self._at_work.pop(job, _nothing)
+            self._aside.discard(job)
         release()
-        if isinstance(outcome, KnownError):
-            job.fail(outcome)
-        else:
-            job.done(outcome)
-        log.info("job %s: ended", job.name)
+
+    def _put_aside(self, job: Job) -> None:
+        """The job is taken again when something comes for it, or has come meanwhile."""
+        log.info("job %s: put aside until there is more of it", job.name)
+        job.pause()
+        self._leave(job)
+        job.taken = False
+        if job.moved_s > self._clock() - STALLED_S:
+            job.taken = True
+            self.take(job)
+
+    def _done(self, job: Job, summary: Summary) -> None:
+        try:
+            job.done(summary)
+        except ValueError as error:  # a number that the wire cannot hold
+            log.exception("job %s: a bug", job.name)
+            job.fail(bug(error))
+
+
+def _is_cancelled(outcome: Summary | KnownError) -> bool:
+    return isinstance(outcome, KnownError) and outcome.code is ErrorCode.CANCELLED

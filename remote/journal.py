@@ -1,12 +1,13 @@
 """The journal of one job: what was asked, what came, what was settled and told, line by line.
 
 A file that only grows. Each record is a line of JSON: messages as the wire has them (the request,
-its blocks, the numbered events), and three kinds of its own:
+its blocks, the numbered events), and four kinds of its own:
 
     language   code, probability       detected; before anything is settled
     settled    part, wall_s            a part that need not be decoded again (remote.sink.Settled)
     begin                              the job was taken up (again); many in a row without
                                        anything settled between them tell of one that kills
+    pause                              it was put aside in order: that begin killed nobody
 
 What a crash cuts off is the end of the last line; opening the journal takes that off. An event is
 on the disk before anyone is told of it. It must not decode or send anything.
@@ -36,7 +37,7 @@ from remote.sink import Past, Settled
 
 Event = Progress | Segments | Done | Failed
 
-DEADLY_BEGINS = 3
+DEADLY_BEGINS = 6
 """So often a job is taken up without getting anywhere before it is given up."""
 
 _ROOM_S = 1.0
@@ -81,7 +82,12 @@ class Journal:
         """
         journal = cls(path, stop)
         journal.request = request
-        journal._write(protocol.encode(request), sync=True)
+        try:
+            journal._write_once(protocol.encode(request), sync=True)
+        except OSError:
+            journal.close()
+            path.unlink(missing_ok=True)
+            raise
         return journal
 
     @classmethod
@@ -127,11 +133,11 @@ class Journal:
         try:
             body = json.loads(line)
             kind = body["type"]
-            if kind in ("language", "settled", "begin"):
+            if kind in ("language", "settled", "begin", "pause"):
                 self._replay_own(kind, body)
                 return True
             message = protocol.decode(line)
-        except (ValueError, KeyError, TypeError, protocol.WireError):
+        except (ValueError, KeyError, TypeError, RecursionError, protocol.WireError):
             log.warning("%s: a record is damaged; the journal is taken up before it", self.path)
             return False
         self._take_in(message, line)
@@ -146,6 +152,8 @@ class Journal:
                 self._settled[part.key] = part
                 self._walls[-1] = float(body["wall_s"])
                 self.begins = 0
+            case "pause":
+                self.begins = max(0, self.begins - 1)
             case _:
                 self._walls.append(0.0)
                 self.begins += 1
@@ -192,6 +200,8 @@ class Journal:
     def heard(self, code: str, probability: float) -> None:
         """The language was detected."""
         with self._lock:
+            if self.ended:
+                return
             self._language = (code, probability)
             self._write_own({"type": "language", "code": code, "probability": probability})
 
@@ -203,17 +213,30 @@ class Journal:
             wall_s: seconds that this run has worked on the job.
         """
         with self._lock:
+            if self.ended:
+                return
             self._settled[part.key] = part
             self.begins = 0
             plain = protocol.to_plain(part)
             self._write_own({"type": "settled", "part": plain, "wall_s": round(wall_s, 3)})
 
     def begin(self) -> None:
-        """The job is taken up."""
+        """The job is taken up. That alone makes it no younger."""
         with self._lock:
+            if self.ended:
+                return
             self.begins += 1
             self._walls.append(0.0)
+            before = os.fstat(self._file)
             self._write_own({"type": "begin"}, sync=True)
+            os.utime(self.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def pause(self) -> None:
+        """The job is put aside."""
+        with self._lock:
+            if not self.ended and self.begins:
+                self.begins -= 1
+                self._write_own({"type": "pause"}, sync=True)
 
     def _write_own(self, body: dict[str, Any], *, sync: bool = False) -> None:
         line = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -229,15 +252,18 @@ class Journal:
             reraise=True,
         ):
             with attempt:
-                end = os.fstat(self._file).st_size
-                try:
-                    _write_all(self._file, line)
-                    if sync:
-                        os.fsync(self._file)
-                except OSError as error:
-                    self.full = _is_full(error)
-                    os.ftruncate(self._file, end)  # no half a line stays
-                    raise
+                self._write_once(line, sync=sync)
+
+    def _write_once(self, line: bytes, *, sync: bool) -> None:
+        end = os.fstat(self._file).st_size
+        try:
+            _write_all(self._file, line)
+            if sync:
+                os.fsync(self._file)
+        except OSError as error:
+            self.full = _is_full(error)
+            os.ftruncate(self._file, end)  # no half a line stays
+            raise
         self.full = False
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ Errors
 
 import json
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -632,7 +633,7 @@ def check_version(major: object) -> None:
         return
     older = isinstance(major, int) and major < PROTOCOL_MAJOR
     raise WireError(
-        f"The engine speaks protocol {major}, this program speaks {PROTOCOL_MAJOR}.",
+        f"The engine speaks protocol {_shown(major)}, this program speaks {PROTOCOL_MAJOR}.",
         ErrorCode.VERSION,
         f"Update farscribe on {'the machine' if older else 'this computer'}.",
     )
@@ -703,10 +704,15 @@ def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
     return tuple(typing.get_type_hints(kind).items())
 
 
+def _shown(value: Any) -> str:
+    """A stranger's value in a sentence, however long or deep it is."""
+    return reprlib.repr(value)[:80]
+
+
 def _checked(ok: bool, value: Any, kind: Any, where: str) -> Any:
     if not ok:
         name = getattr(kind, "__name__", str(kind))
-        raise WireError(f"{where or 'The message'} is no {name}: {value!r:.80}.")
+        raise WireError(f"{where or 'The message'} is no {name}: {_shown(value)}.")
     return value
 
 
@@ -716,11 +722,12 @@ def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     Raises:
         WireError: a line grows over MAX_LINE_BYTES.
     """
-    buffer = bytearray()
+    rest = bytearray()
     for chunk in chunks:
-        buffer += chunk
-        *whole, rest = buffer.split(b"\n")
-        yield from (bytes(line) for line in whole)
-        buffer = bytearray(rest)
-        if len(buffer) > MAX_LINE_BYTES:
+        *ends, begin = chunk.split(b"\n")
+        for end in ends:
+            yield bytes(rest + end)
+            rest.clear()
+        rest += begin
+        if len(rest) > MAX_LINE_BYTES:
             raise WireError("A line is longer than the protocol allows.")

@@ -15,20 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from filelock import FileLock, Timeout
-
 from remote import protocol
-from remote.bridge import code_hash, socket_path
+from remote.bridge import code_hash, locked, socket_path
 from remote.conversation import Conversation
 from remote.desk import Desk
 from remote.direct_transcribe import Engine
 from remote.models import Progress
-from remote.protocol import ErrorCode, ExitCode, Failed, KnownError, Note
+from remote.protocol import ExitCode, Failed, KnownError, Note
 from remote.spool import Spool
 from remote.worker import Worker
 
@@ -69,6 +67,21 @@ class House:
         for name, run in (("desk", self._work), ("heartbeat", self.worker.beat)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
+    def when_stopped(self, then: Callable[[], None]) -> None:
+        """Calls ``then`` once the desk has broken down, or ``end`` was called."""
+
+        def wait() -> None:
+            self.stop.wait()
+            then()
+
+        threading.Thread(target=wait, name="stop", daemon=True).start()
+
+    def end(self) -> None:
+        """Ends in order; jobs that are at work go on another time."""
+        self.stop.set()
+        self.worker.stopping.set()
+        self.worker.pause()
+
     def _work(self) -> None:
         try:
             self.desk.run()
@@ -88,6 +101,7 @@ class House:
             nonlocal told_s
             if time.monotonic() - told_s >= _NOTE_S:
                 told_s = time.monotonic()
+                self.worker.moved()
                 share = f", {100 * done // total} % of {total / 1e6:.0f} MB" if total else ""
                 self.worker.announce(Note(f"Fetching {model}{share}."))
 
@@ -101,30 +115,26 @@ def serve(
     """Runs the resident worker until it is stopped; its exit status.
 
     Args:
-        folder: the spool.
+        folder: the spool; locked by its caller.
         open_model: opens a model by name.
         model: to open at once.
-        idle_exit_s: ends after so long without any work moving; 0 for never.
+        idle_exit_s: ends after so long without any work moving; 0 for never. Jobs that stand
+            still go on when it starts again.
         idle_command: is run, once, when nothing has moved for ``idle_after_s``: powers a machine
             off that costs money.
         idle_after_s: see there; jobs that stand still count as idle.
-
-    Raises:
-        KnownError: another worker has the folder.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(_locked(folder))
+        _write_facts(folder)  # before it listens: whoever connects may look at them
         listener = stack.enter_context(_listening(folder))
         house = House(folder, open_model, model)
-        _write_facts(folder)
         house.worker.recover()
         house.start()
         threading.Thread(target=_accept, args=(listener, house), daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: house.stop.set())
         _watch(house, idle_exit_s, idle_command, idle_after_s)
-        house.worker.stopping.set()
+        house.end()
         threading.Event().wait(_LOOK_S / 10)
         socket_path(folder).unlink(missing_ok=True)
     return ExitCode.OK
@@ -143,22 +153,9 @@ def _watch(house: House, exit_s: float, command: str, after_s: float) -> None:
             log.warning("nothing has moved for %.0f s: running %s", idle_s, command)
             subprocess.run(command, shell=True, check=False)  # noqa: S602 - the owner's own words
             command = ""
-        if exit_s and idle_s >= exit_s and not house.worker.open_jobs:
-            log.info("nothing to do for %.0f s: ending", idle_s)
+        if exit_s and idle_s >= exit_s:
+            log.info("nothing has moved for %.0f s: ending", idle_s)
             return
-
-
-def _locked(folder: Path) -> FileLock:
-    lock = FileLock(folder / "worker.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise KnownError(
-            ErrorCode.OUTPUT_UNWRITABLE,
-            f"Another worker is at work in {folder}.",
-            "Use that one: fast_transcribe.py attach.",
-        ) from error
-    return lock
 
 
 def _listening(folder: Path) -> socket.socket:
@@ -194,10 +191,14 @@ def _client(client: socket.socket, house: House) -> None:
         house.worker.join(conversation)
         writer = threading.Thread(target=conversation.write, daemon=True)
         writer.start()
-        conversation.read(protocol.lines(iter(partial(client.recv, _CHUNK_BYTES), b"")))
-        house.worker.leave(conversation)
-        conversation.end()
-        writer.join(_LAST_WORDS_S)
+        try:
+            conversation.read(protocol.lines(iter(partial(client.recv, _CHUNK_BYTES), b"")))
+        finally:
+            house.worker.leave(conversation)
+            conversation.end()
+            writer.join(_LAST_WORDS_S)
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)  # of one who does not read to the end
 
 
 def _stop(house: House, now: bool) -> None:
@@ -238,27 +239,30 @@ def pipe(folder: Path | None, open_model: Open, model: str) -> int:
         house.start()
         reading = (conversation, lines, house)
         threading.Thread(target=_read_to_the_end, args=reading, daemon=True).start()
+        house.when_stopped(conversation.end)
         conversation.write()
-        house.worker.stopping.set()
-    return ExitCode.OK
+        broken = house.stop.is_set()
+        house.end()
+    return ExitCode.BUG if broken else ExitCode.OK
 
 
 def _read_to_the_end(conversation: Conversation, lines: Iterator[bytes], house: House) -> None:
     conversation.read(lines)
-    house.worker.wait_until_quiet()
+    house.worker.wait_until_quiet(audio=False)
     conversation.end()
 
 
 def _own_folder(folder: Path | None, stack: ExitStack) -> Path:
     if folder is not None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            stack.enter_context(_locked(folder))
+            stack.enter_context(locked(folder))
         except KnownError:
             log.info("another process works in %s: this one keeps nothing", folder)
         else:
             return folder
-    return Path(stack.enter_context(TemporaryDirectory(prefix="farscribe-")))
+    return Path(
+        stack.enter_context(TemporaryDirectory(prefix="farscribe-", ignore_cleanup_errors=True))
+    )
 
 
 def take_stdio() -> tuple[Iterator[bytes], Callable[[bytes], None]]:

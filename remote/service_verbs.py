@@ -33,16 +33,17 @@ def service(arguments: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from remote.direct_transcribe import start_logging
-    from remote.resident import serve
+    with bridge.locked(options.spool):  # before the engine is loaded: that takes seconds
+        from remote.direct_transcribe import start_logging
+        from remote.resident import serve
 
-    start_logging()
-    return serve(
-        options.spool, _opener(options), options.model,
-        idle_exit_s=options.idle_exit,
-        idle_command=options.idle_command,
-        idle_after_s=options.idle_after,
-    )  # fmt: skip
+        start_logging()
+        return serve(
+            options.spool, _opener(options), options.model,
+            idle_exit_s=options.idle_exit,
+            idle_command=options.idle_command,
+            idle_after_s=options.idle_after,
+        )  # fmt: skip
 
 
 def _pipe(options: argparse.Namespace) -> int:

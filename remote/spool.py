@@ -5,8 +5,9 @@
     worker.lock, worker.sock, worker.log
 
 A job stays until its client has acknowledged its end. Ended jobs that nobody fetches go after
-two weeks, or earlier, the oldest first, where the bound on the size asks for it; jobs that have
-not ended never go. It must not know what is in a journal beyond that.
+two weeks, or earlier, the oldest first, where the bound on the size asks for it. Jobs that have
+not ended go when nothing has come or been done for them for two weeks. It must not know what is in
+a journal beyond that.
 """
 
 import hashlib
@@ -25,8 +26,8 @@ MAX_BYTES = 20 * 2**30
 MAX_AGE_S = 14 * 24 * 3600.0
 
 _GRACE_S = 600.0
-"""A job that this worker has not known for so long is not too old, whatever the clock says: the
-clock may have jumped, and clients that come back need a while."""
+"""A worker that has not been there for so long takes no job for too old, whatever the clock says:
+it may have jumped while the machine was off, and clients that come back need a while."""
 
 _LOOSE_BLOCK_S = 3600.0
 """A block that no job names may be about to be named for so long."""
@@ -42,9 +43,10 @@ class Spool:
     Args:
         folder: of one worker; private to its user.
         max_bytes: see MAX_BYTES; 0 for no bound.
-        max_age_s: of ended jobs.
+        max_age_s: of jobs for which nothing happens.
         stop: once it is set, writes that wait for room give up.
         clock: seconds that never go back.
+        now: seconds as the file system counts them, which may jump.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Spool:
         max_age_s: float = MAX_AGE_S,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
         self._jobs = folder / "jobs"
@@ -65,7 +68,9 @@ class Spool:
         self._max_age_s = max_age_s
         self._stop = stop or threading.Event()
         self._clock = clock
+        self._now = now
         self._since = clock()
+        self._since_now = now()
 
     def create(self, request: Transcribe) -> Journal:
         """The journal of a new job.
@@ -98,23 +103,28 @@ class Spool:
         self.blocks.forget({block.id for block in journal.audio.blocks} - needed)
 
     def sweep(self, journals: Iterable[Journal]) -> list[Journal]:
-        """Ended jobs that have to go, to be forgotten; loose blocks are removed at once."""
+        """Jobs that have to go: those that have ended to be forgotten, others to be cancelled.
+
+        Loose blocks are removed at once.
+        """
         kept = list(journals)
         self.blocks.sweep({block.id for j in kept for block in j.audio.blocks}, _LOOSE_BLOCK_S)
-        if self._clock() - self._since < _GRACE_S:
+        up_s = self._clock() - self._since
+        if up_s < _GRACE_S:
             return []
-        ended = sorted((j for j in kept if j.ended), key=lambda j: j.path.stat().st_mtime)
-        now = time.time()
-        going = [j for j in ended if now - j.path.stat().st_mtime > self._max_age_s]
+        jumped_s = max(0.0, self._now() - self._since_now - up_s)
+        ages = {j.path: self._now() - jumped_s - j.path.stat().st_mtime for j in kept}
+        ended = sorted((j for j in kept if j.ended), key=lambda j: -ages[j.path])
+        going = [j for j in kept if ages[j.path] > self._max_age_s]
         over = self.bytes_used() - self._max_bytes if self._max_bytes else 0
-        for journal in ended:
+        over -= sum(j.path.stat().st_size for j in going if j.ended)
+        for journal in (j for j in ended if j not in going):
             if over <= 0:
                 break
-            if journal not in going:
-                going.append(journal)
-                over -= journal.path.stat().st_size
+            going.append(journal)
+            over -= journal.path.stat().st_size
         for journal in going:
-            log.warning("%s was never fetched: it is removed", journal.path.name)
+            log.warning("%s was left alone for long: it is removed", journal.path.name)
         return going
 
     def bytes_used(self) -> int:
@@ -122,5 +132,7 @@ class Spool:
         return self.blocks.bytes_used() + sum(p.stat().st_size for p in self._jobs.iterdir())
 
     def _path(self, job: str) -> Path:
-        plain = job if _PLAIN.fullmatch(job) else hashlib.sha256(job.encode()).hexdigest()
+        plain = job
+        if not _PLAIN.fullmatch(job):
+            plain = hashlib.sha256(job.encode("utf-8", "surrogatepass")).hexdigest()
         return self._jobs / f"{plain}.journal"

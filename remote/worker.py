@@ -14,38 +14,30 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from contextlib import suppress
+from typing import Protocol
 
-from remote.journal import DEADLY_BEGINS, Event, Journal
+from remote.job import Job
+from remote.journal import DEADLY_BEGINS, Journal
 from remote.protocol import (
     Blocks,
-    Done,
     ErrorCode,
     Failed,
     Heartbeat,
     Hello,
-    JobPlace,
     Jobs,
     KnownError,
     Message,
     Missing,
     Note,
-    Progress,
-    Segment,
-    Segments,
-    Summary,
     Transcribe,
     WireError,
 )
-from remote.sink import Settled, Sink
 from remote.spool import Spool
 from remote.timing import peak_memory_bytes
 
 BEAT_S = 2.0
 """Seconds between heartbeats: a client that hears none for a while may say so."""
-
-PROGRESS_INTERVAL_S = 0.1
-"""At most ten Progress messages per second and job: no display shows more."""
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +45,10 @@ log = logging.getLogger(__name__)
 class Desk(Protocol):
     """What turns jobs into text: takes any number, works on them side by side on its thread."""
 
-    def take(self, job: "Job") -> None:
+    def take(self, job: Job) -> None:
         """The job is to be worked on; it is told what becomes of it. Never blocks for long."""
 
-    def drop(self, job: "Job") -> None:
+    def drop(self, job: Job) -> None:
         """The job was cancelled: it ends soon. Never blocks for long."""
 
     @property
@@ -78,97 +70,6 @@ class Listener(Protocol):
 
     def wake(self) -> None:
         """Jobs have new events; never blocks."""
-
-
-class Job(Sink):
-    """One accepted job: its journal, and the sink that the desk tells what becomes of it.
-
-    Args:
-        journal: of the job.
-        changed: called after anything has happened to it.
-        clock: seconds that never go back.
-    """
-
-    def __init__(
-        self, journal: Journal, changed: Callable[["Job"], None], clock: Callable[[], float]
-    ) -> None:
-        self.journal = journal
-        self.cancelled = threading.Event()
-        self.running = False
-        self.taken = False
-        self.missing: tuple[str, ...] = ()
-        self.moved_s = clock()
-        self._changed = changed
-        self._clock = clock
-        self._began_s = clock()
-        self._stages: set[str] = set()
-        self._next_progress_s = -float("inf")
-
-    @property
-    def name(self) -> str:
-        """As its client chose it."""
-        return self.journal.request.job
-
-    @property
-    def place(self) -> JobPlace:
-        """Where it is, for whoever asks."""
-        state: Literal["waiting", "running", "ended"] = "running" if self.running else "waiting"
-        if self.journal.ended:
-            state = "ended"
-        return JobPlace(self.name, state, self.journal.seq, len(self.journal.audio.blocks))
-
-    def begin(self) -> None:
-        """It is taken up; it has not moved yet."""
-        self.running = True
-        self._began_s = self._clock()
-        self.journal.begin()
-
-    def progress(self, stage: str, done_ms: int, total_ms: int | None) -> None:
-        """Tells how far the job is, unless that was told a moment ago.
-
-        The first of each stage is always sent, so that a slow stage is named while it runs.
-        """
-        now = self._clock()
-        if stage in self._stages and now < self._next_progress_s:
-            return
-        self._stages.add(stage)
-        self._next_progress_s = now + PROGRESS_INTERVAL_S
-        self._tell(lambda seq: Progress(self.name, seq, stage, done_ms, total_ms))
-
-    def segments(self, segments: tuple[Segment, ...]) -> None:
-        """Tells finished text; nothing is sent for no segments."""
-        if segments:
-            self._tell(lambda seq: Segments(self.name, seq, segments))
-
-    def settled(self, part: Settled) -> None:
-        """Notes a part that need not be decoded again."""
-        self.journal.settle(part, self._clock() - self._began_s)
-        self.moved()
-
-    def language(self, code: str, probability: float) -> None:
-        """Notes the language."""
-        self.journal.heard(code, probability)
-
-    def done(self, summary: Summary) -> None:
-        """Ends the job as complete."""
-        self._tell(lambda seq: Done(self.name, seq, summary))
-
-    def fail(self, error: KnownError) -> None:
-        """Ends the job without a complete transcript."""
-        self._tell(lambda seq: Failed(self.name, seq, error.code, error.message, error.hint))
-
-    def lacks(self, blocks: tuple[str, ...]) -> None:
-        """Blocks of it are not in the store: its client is to send them again."""
-        self.missing = blocks
-        self._changed(self)
-
-    def moved(self) -> None:
-        """Something was done for it, or came for it."""
-        self.moved_s = self._clock()
-
-    def _tell(self, event: Callable[[int], Event]) -> None:
-        self.journal.tell(event)
-        self._changed(self)
 
 
 class Worker:
@@ -234,11 +135,11 @@ class Worker:
 
     def _changed(self, job: Job) -> None:
         with self._lock:
+            asks, job.asks = job.asks, False
             for listener in self._listeners:
                 listener.wake()
-                if job.missing:
+                if asks:
                     listener.post(Missing(job.name, job.missing))
-            job.missing = ()
             self._quiet.notify_all()
         if job.journal.ended:
             self.spool.drop_audio(job.journal, [j.journal for j in self.open_jobs])
@@ -258,6 +159,8 @@ class Worker:
                     return _no_room(request.job, error)
                 job = self._jobs[request.job] = Job(journal, self._changed, self._clock)
                 log.info("job %s: accepted", request.job)
+            elif request.after > job.journal.seq:
+                return _unknown(request.job)  # what the client has of it was lost here
             if not job.taken and not job.journal.ended:
                 self._take(job)
             return job.journal
@@ -267,12 +170,24 @@ class Worker:
         job = self.job(message.job)
         if job is None or job.journal.ended:
             return
+        missing, told = job.missing, {block.id for block in message.blocks}
+        job.missing = tuple(block for block in missing if block not in told)
         try:
             job.journal.add_blocks(message)
         except WireError as error:
+            job.missing = missing
             log.warning("job %s: %s", message.job, error)
             return
         job.moved()
+        with self._lock:
+            if not job.taken and not job.journal.ended:
+                self._take(job)
+
+    def missing(self, name: str) -> Missing | None:
+        """What a job waits for that was told before and is lost, if anything."""
+        job = self.job(name)
+        lacks = job is not None and not job.journal.ended and job.missing
+        return Missing(name, lacks) if lacks else None
 
     def cancel(self, name: str) -> None:
         """Stops a job; unknown and ended ones are left alone."""
@@ -300,8 +215,12 @@ class Worker:
         """Removes what nobody fetches."""
         with self._lock:
             by_journal = {id(job.journal): job for job in self._jobs.values()}
-            for journal in self.spool.sweep([job.journal for job in self._jobs.values()]):
-                self._forget(by_journal[id(journal)])
+            going = self.spool.sweep([job.journal for job in self._jobs.values()])
+            for journal in going:
+                if journal.ended:
+                    self._forget(by_journal[id(journal)])
+        for journal in going:
+            self.cancel(journal.request.job)  # those that had not ended
 
     def job(self, name: str) -> Job | None:
         """The job of this name."""
@@ -319,17 +238,32 @@ class Worker:
         with self._lock:
             return [job for job in self._jobs.values() if not job.journal.ended]
 
-    def cancel_all(self) -> None:
-        """Stops every job."""
-        for job in self.open_jobs:
-            self.cancel(job.name)
+    def wait_until_quiet(self, *, audio: bool = True) -> None:
+        """Waits until every job has ended that was asked for.
 
-    def wait_until_quiet(self, timeout_s: float | None = None) -> bool:
-        """Waits until every job has ended; whether that is so."""
+        Args:
+            audio: whether more may come; else jobs that lack some are not waited for.
+        """
+
+        def quiet() -> bool:
+            return not any(job.taken and (audio or job.whole) for job in self.open_jobs)
+
         with self._quiet:
-            return self._quiet.wait_for(lambda: not self.open_jobs, timeout_s)
+            self._quiet.wait_for(quiet)
+
+    def pause(self) -> None:
+        """Notes that the engine ends in order, with whatever jobs it has at work."""
+        for job in self.open_jobs:
+            if job.running:
+                with suppress(OSError):  # of a full disk: it then counts as a death
+                    job.pause()
 
     # ── the heart ───────────────────────────────────────────────────────────────────────────
+
+    def moved(self) -> None:
+        """Something is being done that is no job's."""
+        with self._lock:
+            self._moved_s = self._clock()
 
     def idle_s(self) -> float:
         """Seconds since any job last moved on: work that stands still is no work."""

@@ -298,9 +298,7 @@ class Pipeline:
     async def _refused(self, refusal: Failed) -> None:
         """The engine does not know the job any more, or will not have it at all."""
         if refusal.code is ErrorCode.DISK_FULL:  # of the machine: there may be room again
-            wait_s = self._backoff()
-            self._record.delayed(from_failed(refusal), 0, wait_s)
-            await asyncio.sleep(wait_s)
+            await self._record.pause(from_failed(refusal), self._backoff())
             await self._give()
             return
         if refusal.code is not ErrorCode.NOT_FOUND or self.job.seq == 0:

@@ -155,6 +155,11 @@ class Record:
                 return await write()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    async def pause(self, error: KnownError, wait_s: float) -> None:
+        """Waits, because an error may pass, and tells so."""
+        self.delayed(error, 0, wait_s)
+        await asyncio.sleep(wait_s)
+
     def delayed(self, error: KnownError, _tries: int, wait_s: float) -> None:
         """Tells that the job stands still for a while."""
         self._desk.tell(Delayed(self.job, error, wait_s))

@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remote.job import Job
 from remote.layout import WhisperShape
-from remote.protocol import Segment
+from remote.protocol import Hello, Segment
 from remote.sink import Settled, Sink
+from remote.tokens import Tokenizer
 from remote.whisper import Slots, Watch, Whisper
 
 Script = Callable[[tuple[int, ...]], Mapping[int, float]]
@@ -77,6 +79,22 @@ class Scripted(Whisper):
             likely = self.scripts[number](tuple(written[: position + 1]))
             rows.append([likely.get(token, UNLIKELY) for token in range(self.shape.vocab)])
         return torch.tensor(rows)
+
+
+def says(tokenizer: Tokenizer, *said: int | float | str) -> Script:
+    """Words and timestamps in seconds; then the end."""
+    tokens: list[int] = []
+    for item in said:
+        if isinstance(item, str):
+            tokens += tokenizer.encode(item)
+        else:
+            tokens.append(tokenizer.timestamp_begin + round(item * 50))
+
+    def script(text: tuple[int, ...]) -> Mapping[int, float]:
+        at = len(text) - 3  # after start, language and task
+        return {tokens[at] if 0 <= at < len(tokens) else tokenizer.eot: 0.0}
+
+    return script
 
 
 class Cramped(Whisper):
@@ -202,3 +220,34 @@ class LoudStream:
 
     def finish(self) -> NDArray[np.float32]:
         return self.push(np.zeros(-len(self._left) % 512, np.int16))
+
+
+def text(*words: str, channel: int | None = None) -> tuple[Segment, ...]:
+    """A segment for each word, one a second."""
+    return tuple(
+        Segment(i * 1000, i * 1000 + 900, word, channel=channel) for i, word in enumerate(words)
+    )
+
+
+class HandDesk:
+    """A desk whose work is done by the test: it keeps the jobs that it is given."""
+
+    def __init__(self) -> None:
+        self.hello = Hello(1, 1, "0", "tiny.en", "cpu", "float32", "standard", 0.1)
+        self.jobs: dict[str, Job] = {}
+        self.taken: list[str] = []
+        self.dropped: list[str] = []
+        self.seconds = 0.0
+
+    def take(self, job: Job) -> None:
+        self.jobs[job.name] = job
+        self.taken.append(job.name)
+
+    def drop(self, job: Job) -> None:
+        self.dropped.append(job.name)
+
+    def device_memory(self) -> tuple[int, int]:
+        return 7, 9
+
+    def worked_s(self) -> float:
+        return self.seconds

@@ -25,6 +25,13 @@ def speech() -> Int16:
     return np.concatenate(blocks)
 
 
+def bursts(seconds: int, seed: int = 0) -> Int16:
+    """Noise that comes and goes, int16 [seconds * 16000]."""
+    rng = np.random.default_rng(seed)
+    level = np.repeat(rng.choice([0, 1500, 3000], 2 * seconds), RATE // 2)
+    return np.asarray(rng.normal(0, 1, len(level)) * level, np.int16)
+
+
 def at_rate(samples: Int16, rate: int) -> Int16:
     """Mono int16 [n] at 16 kHz as int16 [1, m] at another rate."""
     resampler = av.AudioResampler("s16", "mono", rate)

@@ -20,24 +20,38 @@ from remote import protocol
 from remote.protocol import (
     MAX_LINE_BYTES,
     PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    Acknowledge,
+    Block,
+    Blocks,
     Cancel,
     Done,
     ErrorCode,
     ExitCode,
     Failed,
     Gap,
+    Have,
     Heartbeat,
+    Held,
     Hello,
+    JobPlace,
+    Jobs,
     KnownError,
+    List,
     Message,
+    Missing,
+    Note,
     Options,
     Ping,
     Progress,
+    Put,
     Quality,
     Segment,
     Segments,
     Source,
     StageTimes,
+    Stop,
+    Stored,
     Summary,
     Transcribe,
     WireError,
@@ -46,9 +60,20 @@ from remote.protocol import (
     encode,
     lines,
 )
+from tests.bench.fuzz import fuzz
 
 DOCUMENT = (Path(protocol.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
-DOWN = {"transcribe": Transcribe, "cancel": Cancel, "ping": Ping}
+DOWN = {
+    "transcribe": Transcribe,
+    "blocks": Blocks,
+    "acknowledge": Acknowledge,
+    "cancel": Cancel,
+    "ping": Ping,
+    "list": List,
+    "stop": Stop,
+    "have": Have,
+    "put": Put,
+}
 UP = {
     "hello": Hello,
     "progress": Progress,
@@ -56,8 +81,14 @@ UP = {
     "done": Done,
     "failed": Failed,
     "heartbeat": Heartbeat,
+    "note": Note,
+    "missing": Missing,
+    "jobs": Jobs,
+    "held": Held,
+    "stored": Stored,
 }
-NOUNS = (Source, Options, Segment, Word, Quality, Summary, Gap, StageTimes)
+STORE = (Have, Put, Held, Stored)
+NOUNS = (Source, Block, JobPlace, Options, Segment, Word, Quality, Summary, Gap, StageTimes)
 MESSAGES: dict[str, type[Message]] = {**DOWN, **UP}
 
 # ── round trips ──────────────────────────────────────────────────────────────────────────────
@@ -164,6 +195,7 @@ def test_a_field_of_another_kind_is_a_wire_error_or_a_message(
         (b"\xff\xfe\xfa", "Not a line of JSON"),
         (b'{"type":"ping"', "Not a line of JSON"),
         (b"[" * 200_000, "Not a line of JSON"),
+        (b'{"type":"cancel","job":' + b"[" * 400 + b"]" * 400 + b"}", ".job is no str"),
         (b"[]", "Not an object with a type"),
         (b'"ping"', "Not an object with a type"),
         (b'{"job":"a"}', "Not an object with a type"),
@@ -212,6 +244,7 @@ def test_a_last_line_without_its_end_is_dropped() -> None:
         (PROTOCOL_MAJOR + 1, "Update farscribe on this computer."),
         (PROTOCOL_MAJOR - 1, "Update farscribe on the machine."),
         (None, "Update farscribe on this computer."),
+        (10**4000, "Update farscribe on this computer."),
         ("two", "Update farscribe on this computer."),
     ],
 )
@@ -227,6 +260,12 @@ def test_another_major_version_is_refused_with_its_cure(major: object, cure: str
 def test_another_minor_version_is_welcome() -> None:
     hello = Hello(PROTOCOL_MAJOR, 99, "9.9", "base", "cpu", "int8", "standard", 1.0)
     assert decode(encode(hello)) == hello
+
+
+def test_strange_lines_are_typed_errors_at_both_ends_of_the_wire(tmp_path: Path) -> None:
+    found = fuzz(tmp_path, seed=20_250, inputs=1000)
+    assert found.total() == 1000
+    assert min(found[kind] for kind in ("messages", "typed errors", "unknown types")) > 10
 
 
 # ── nouns ────────────────────────────────────────────────────────────────────────────────────
@@ -327,25 +366,56 @@ def test_the_document_names_every_error_and_its_exit_status() -> None:
     assert [row[:2] for row in rows("Error codes")] == wanted
 
 
-@pytest.mark.parametrize("block", fenced("wire"), ids=lambda block: block[0][:40])
-def test_the_sample_conversations_are_what_both_ends_say(block: list[str]) -> None:
-    numbers = {"": -1}
-    for spoken in block:
-        arrow, line = spoken[:2], spoken[2:]
+def spoken(block: list[str]) -> list[Message]:
+    """The messages of a sample conversation, each said by the right end, letter by letter."""
+    messages: list[Message] = []
+    for arrow, line in ((said[:2], said[2:]) for said in block):
         message = decode(line.encode())
         assert message is not None
         assert arrow == ("> " if type(message) in DOWN.values() else "< ")
         assert encode(message).decode() == line + "\n"
-        if isinstance(message, Progress | Segments | Done | Failed):
-            assert message.seq == numbers.get(message.job, 0) + 1
+        messages.append(message)
+    return messages
+
+
+@pytest.mark.parametrize("block", fenced("wire"), ids=lambda block: block[0][:40])
+def test_the_sample_conversations_are_what_both_ends_say(block: list[str]) -> None:
+    messages = spoken(block)
+    numbers: dict[str, int] = {}
+    for message in messages:
+        assert not isinstance(message, STORE)
+        if isinstance(message, Transcribe):
+            numbers[message.job] = message.after
+        elif isinstance(message, Failed) and message.seq == 0:
+            assert message.code is ErrorCode.NOT_FOUND or len(messages) == 1
+        elif isinstance(message, Progress | Segments | Done | Failed):
+            assert message.seq == numbers[message.job] + 1
             numbers[message.job] = message.seq
-    first = decode(block[0][2:].encode())
-    assert isinstance(first, Hello) or (first == decode(block[-1][2:].encode()) and len(block) == 1)
+        elif isinstance(message, Acknowledge):
+            assert message.seq == numbers[message.job]
+    if isinstance(messages[0], Hello):
+        assert (messages[0].major, messages[0].minor) == (PROTOCOL_MAJOR, PROTOCOL_MINOR)
+    else:
+        assert len(messages) == 1
+
+
+@pytest.mark.parametrize("block", fenced("store"))
+def test_the_sample_conversation_of_the_store_is_a_question_and_an_answer_in_turn(
+    block: list[str],
+) -> None:
+    answers = {Have: Held, Put: Stored}
+    messages = spoken(block)
+    assert [type(m) for m in messages[1::2]] == [answers[type(m)] for m in messages[::2]]
 
 
 def test_the_document_shows_every_message_in_a_conversation() -> None:
-    spoken = [decode(line[2:].encode()) for block in fenced("wire") for line in block]
-    assert {type(message) for message in spoken} == set(MESSAGES.values())
+    said = [message for kind in ("wire", "store") for b in fenced(kind) for message in spoken(b)]
+    assert {type(message) for message in said} == set(MESSAGES.values())
+
+
+def test_the_document_names_every_message_where_it_says_who_says_it() -> None:
+    section = DOCUMENT.partition("## Lines")[2].partition("## Manners")[0]
+    assert sorted(re.findall(r"\*\*(\w+)\*\*", section)) == sorted(MESSAGES)
 
 
 def test_the_short_forms_mean_what_the_document_says() -> None:

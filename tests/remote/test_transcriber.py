@@ -21,11 +21,11 @@ from remote.recording import LANGUAGE_WINDOWS
 from remote.transcriber import ENCODE_WINDOWS, Transcriber
 from remote.voice_activity import SpeechDetector
 from remote.whisper import Whisper
-from tests.remote.doubles import Cramped, Kept, Loud, LoudStream, Script, Scripted
+from tests.remote.doubles import Cramped, Kept, Loud, LoudStream, Script, Scripted, says
 from tests.remote.loaded_model import Loaded, loaded
 from tests.remote.loopback_server import PATIENCE_S, held
 from tests.remote.model_factory import write_model
-from tests.remote.recordings import RATE, SAMPLE, speech, write
+from tests.remote.recordings import RATE, SAMPLE, bursts, speech, write
 
 SPOKEN = "and so my fellow americans ask not what your country can do for you"
 SHORT = WindowSettings(max_window_s=4.0, max_gap_s=3.0, cut_search_s=1.0)
@@ -162,13 +162,6 @@ def test_the_language_is_heard(base: Loaded) -> None:
 
 
 # ── a small model with random weights ────────────────────────────────────────────────────────
-
-
-def bursts(seconds: int, seed: int = 0) -> NDArray[np.int16]:
-    """Noise that comes and goes, int16 [seconds * 16000]."""
-    rng = np.random.default_rng(seed)
-    level = np.repeat(rng.choice([0, 1500, 3000], 2 * seconds), RATE // 2)
-    return np.asarray(rng.normal(0, 1, len(level)) * level, np.int16)
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +413,7 @@ def test_a_recording_that_is_cut_short_midway_keeps_what_was_said(
     path = write(tmp_path / "long.wav", np.tile(bursts(30), 12)[None])
     sink = Kept(lambda: os.truncate(path, 1_000_000))
     with pytest.raises(KnownError) as caught:
-        scripted(small, says(small, 0.0, " the")).transcribe(path_of(path), GREEDY, sink)
+        scripted(small, says(small.tokenizer, 0.0, " the")).transcribe(path_of(path), GREEDY, sink)
     assert caught.value.code is ErrorCode.FILE_VANISHED
     assert sink.found
     assert in_order(sink.found)
@@ -448,23 +441,6 @@ def scripted(small: Loaded, script: Script, *, rows: int = 3) -> Transcriber:
     return transcriber(small, model=model, rows=rows)
 
 
-def says(small: Loaded, *said: int | float | str) -> Script:
-    """Words and timestamps in seconds; then the end."""
-    tokenizer = small.tokenizer
-    tokens: list[int] = []
-    for item in said:
-        if isinstance(item, str):
-            tokens += tokenizer.encode(item)
-        else:
-            tokens.append(tokenizer.timestamp_begin + round(item * 50))
-
-    def script(text: tuple[int, ...]) -> Mapping[int, float]:
-        at = len(text) - 3  # after start, language and task
-        return {tokens[at] if 0 <= at < len(tokens) else tokenizer.eot: 0.0}
-
-    return script
-
-
 def test_sampled_text_does_not_depend_on_how_many_windows_are_side_by_side(
     small: Loaded, noise: Path
 ) -> None:
@@ -489,14 +465,14 @@ def test_sampled_text_does_not_depend_on_how_many_windows_are_side_by_side(
 
 
 def test_no_more_windows_are_encoded_at_once_than_planned(small: Loaded, noise: Path) -> None:
-    made = scripted(small, says(small, 0.0, " the house", 1.0, 1.0), rows=16)
+    made = scripted(small, says(small.tokenizer, 0.0, " the house", 1.0, 1.0), rows=16)
     heard(made, noise)
     assert isinstance(made.model, Scripted)
     assert made.model.most_encoded == ENCODE_WINDOWS
 
 
 def test_no_second_of_this_thread_counts_for_two_stages(small: Loaded) -> None:
-    model = Scripted(small.tokenizer.vocab_size, [says(small, 0.0, " the house", 4.0)])
+    model = Scripted(small.tokenizer.vocab_size, [says(small.tokenizer, 0.0, " the house", 4.0)])
     made = transcriber(small, model=model, detector=SpeechDetector.load("cpu"))
     _, summary = heard(made, SAMPLE)
     seconds = summary.stages.seconds
@@ -512,7 +488,7 @@ def ten_seconds(tmp_path: Path) -> Path:
 
 
 def test_what_a_window_leaves_unsaid_is_decoded_by_itself(small: Loaded, ten_seconds: Path) -> None:
-    script = says(small, 0.0, " the house", 1.0, 1.0)
+    script = says(small.tokenizer, 0.0, " the house", 1.0, 1.0)
     found, summary = heard(scripted(small, script), ten_seconds)
     assert all(segment.text == "the house" for segment in found)
     assert in_order(found)
@@ -522,7 +498,7 @@ def test_what_a_window_leaves_unsaid_is_decoded_by_itself(small: Loaded, ten_sec
 
 
 def test_a_window_in_which_nothing_is_said_is_a_gap(small: Loaded, ten_seconds: Path) -> None:
-    found, summary = heard(scripted(small, says(small, 0.0)), ten_seconds)
+    found, summary = heard(scripted(small, says(small.tokenizer, 0.0)), ten_seconds)
     assert found == []
     assert summary.covered_ms == 0
     assert summary.coverage == 0.0
@@ -554,7 +530,7 @@ def test_coverage_is_of_the_speech_that_was_found(
     samples[:RATE] = samples[8 * RATE : 9 * RATE] = 2000
     path = write(tmp_path / "two.wav", samples[None])
     options = Options(language="en", fallback=False, windows=windows)  # type: ignore[arg-type]
-    found, summary = heard(scripted(small, says(small, 0.0, " the", 0.5)), path, options)
+    found, summary = heard(scripted(small, says(small.tokenizer, 0.0, " the", 0.5)), path, options)
     assert found
     assert summary.covered_ms <= summary.speech_ms
     assert summary.covered_ms <= sum(s.end_ms - s.start_ms for s in found)
@@ -565,7 +541,7 @@ def test_gaps_of_several_channels_are_in_time_order(small: Loaded, tmp_path: Pat
     samples[0, 6 * RATE : 9 * RATE] = samples[1, 1 * RATE : 3 * RATE] = 2000
     path = write(tmp_path / "two.wav", samples)
     options = Options(language="en", fallback=False, channels="split")
-    _, summary = heard(scripted(small, says(small, 0.0)), path, options)
+    _, summary = heard(scripted(small, says(small.tokenizer, 0.0)), path, options)
     assert [(round(gap.start_ms / 1000), gap.channel) for gap in summary.gaps] == [(1, 1), (6, 0)]
 
 
@@ -584,7 +560,7 @@ def test_few_windows_are_held_however_long_the_recording_is(small: Loaded, tmp_p
     gc.collect()
     others = windows()  # of tests before
 
-    script = says(small, 0.0, " the house", 4.0, 4.0)
+    script = says(small.tokenizer, 0.0, " the house", 4.0, 4.0)
     made = scripted(small, script)
     summary = made.transcribe(path_of(path), GREEDY, Kept(count))
     assert summary.windows > 60
