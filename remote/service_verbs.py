@@ -4,10 +4,13 @@ Command lines in, exit statuses out. Only ``serve`` and ``pipe`` load the engine
 """
 
 import argparse
+import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from remote import bridge
 from remote.protocol import KnownError
@@ -29,7 +32,22 @@ def service(arguments: Sequence[str]) -> int:
         KnownError: it cannot be done.
     """
     options = _parser().parse_args(arguments)
-    return VERBS[options.verb](options)
+    status = VERBS[options.verb](options)
+    if options.verb in ("serve", "pipe"):
+        _leave(status)
+    return status
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process at once.
+
+    An orderly end of Python would take its threads away in the middle of PyTorch's or FFmpeg's
+    code, which aborts (seen: exit status -6). All that matters is on the disk, or was sent.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _serve(options: argparse.Namespace) -> int:

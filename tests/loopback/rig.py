@@ -36,6 +36,7 @@ class Rig:
         *, mbits: tuple[float, float] = (0, 0), delay_ms: tuple[float, float] = (0, 0),
     ) -> None:  # fmt: skip
         self.folder = folder
+        self._clients: list[subprocess.Popen[str]] = []
         self.home = folder / "client"
         self.spool = folder / "sshd" / "home" / ".farscribe" / "spool"
         (folder / "sshd").mkdir(parents=True)
@@ -66,6 +67,9 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.kill()
+            client.wait()
         with suppress(OSError):
             self.proxy.thaw()
         self.kill_worker()
@@ -78,7 +82,7 @@ class Rig:
         """A client's process; its output is read by whoever waits for it."""
         environment = {**os.environ, "HOME": str(self.home), "FARSCRIBE_HOME": str(self.home)}
         environment.pop("SSH_AUTH_SOCK", None)
-        return subprocess.Popen(
+        client = subprocess.Popen(
             [sys.executable, "-m", "app", *map(str, arguments)],
             cwd=ROOT,
             env=environment,
@@ -89,6 +93,8 @@ class Rig:
             encoding="utf-8",
             start_new_session=True,
         )
+        self._clients.append(client)
+        return client
 
     def transcribe(self, files: Sequence[Path], *options: str) -> "subprocess.Popen[str]":
         return self.farscribe("transcribe", *files, "--on", self.address, *options)

@@ -3,11 +3,9 @@
 Secrets come from a keyring or from whoever is asked, and stay in memory. It must not print.
 """
 
-import importlib
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import paramiko
@@ -42,18 +40,16 @@ log = logging.getLogger(__name__)
 def from_keyring(name: str) -> str | None:
     """The secret that the system's keyring has for this name under the service "farscribe".
 
-    None where the package keyring is not installed or has no store to look into.
+    None where there is no store to look into.
     """
-    if find_spec("keyring") is None:
-        return None
-    keyring = importlib.import_module("keyring")
-    errors = importlib.import_module("keyring.errors")
+    import keyring
+    from keyring.errors import KeyringError
+
     try:
-        found: str | None = keyring.get_password(_SERVICE, name)
-    except errors.KeyringError as error:
+        return keyring.get_password(_SERVICE, name)
+    except KeyringError as error:
         log.debug("no keyring: %s", error)
         return None
-    return found
 
 
 class Login(AuthStrategy):
