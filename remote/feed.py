@@ -1,9 +1,10 @@
 """The windows of a recording: read on a thread of their own, cut where they are used.
 
 The thread reads and resamples while the device decodes; a bounded queue keeps it from running
-further ahead than memory allows. Voice activity runs on the consumer's thread, between two
-batches: two threads that both spread their products over all cores would wait for each other
-(measured on two cores: voice activity 2 to 4 times as long, encoding 1.3 times).
+further ahead than memory allows. Where the model runs on the CPU too, voice activity runs on the
+consumer's thread, between two batches: two threads that both spread their products over all cores
+would wait for each other (measured on two cores: voice activity 2 to 4 times as long, encoding 1.3
+times). Beside another device it runs on the reading thread, so that the device never waits for it.
 It knows nothing of models.
 """
 
@@ -70,6 +71,18 @@ class Heard:
     window: Window
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A block, None at the end; and its windows, where these have been cut already."""
+
+    block: Int16 | None
+    cut: bool
+    windows: list[Heard]
+
+
+_Item = _Read | BaseException
+
+
 def open_source(source: Source, options: Options, clock: StageClock) -> AudioReader:
     """The reader of a path or an address.
 
@@ -91,6 +104,7 @@ class WindowFeed:
         clock: is told the seconds of the stages decode and vad.
         settings: of the windows.
         ready: called on the reading thread when ``next`` may have something new.
+        aside: voice activity runs on the reading thread.
     """
 
     def __init__(
@@ -101,6 +115,7 @@ class WindowFeed:
         clock: StageClock,
         settings: WindowSettings,
         ready: Callable[[], None] = lambda: None,
+        aside: bool = False,
     ) -> None:
         self.decoded_samples = 0
         self.speech_samples = 0
@@ -110,12 +125,13 @@ class WindowFeed:
         self.tracks = reader.tracks
         self._reader = reader
         self._ready = ready
+        self._aside = aside
         self._windowers = [
             Windower(options.windows, detector, settings) for _ in range(self.tracks)
         ]
         self._clock = clock
         self._cut_windows: deque[Heard] = deque()
-        self._queue: Queue[Int16 | BaseException | None] = Queue(maxsize=_BLOCKS_AHEAD)
+        self._queue: Queue[_Item] = Queue(maxsize=_BLOCKS_AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audio", daemon=True)
 
@@ -152,8 +168,8 @@ class WindowFeed:
                 return None
             if isinstance(item, BaseException):
                 raise item
-            self._cut(item)
-            if item is None:
+            self._cut_windows += item.windows if item.cut else self._cut(item.block)
+            if item.block is None:
                 self.warnings = self._reader.warnings
                 self.ended = True
         return self._cut_windows.popleft() if self._cut_windows else None
@@ -163,14 +179,16 @@ class WindowFeed:
         """Whether every window has been given."""
         return self.ended and not self._cut_windows
 
-    def _cut(self, block: Int16 | None) -> None:
-        """Takes in a block; the end of the recording is None."""
+    def _cut(self, block: Int16 | None) -> list[Heard]:
+        """The windows that a block completes; the end of the recording is None."""
+        found: list[Heard] = []
         for track, windower in enumerate(self._windowers):
             with self._clock.stage("vad"):
                 windows = windower.finish() if block is None else windower.push(block[track])
-            self._cut_windows.extend(Heard(track, window) for window in windows)
+            found += [Heard(track, window) for window in windows]
         self.decoded_samples += 0 if block is None else block.shape[1]
         self.speech_samples = sum(windower.speech_samples for windower in self._windowers)
+        return found
 
     def _run(self) -> None:
         try:
@@ -180,7 +198,8 @@ class WindowFeed:
                 block = next(blocks, None)
                 waited_s = self._reader.waited_s - waited_s
                 self._clock.add("decode", max(0.0, time.perf_counter() - begin - waited_s))
-                self._put(block)
+                windows = self._cut(block) if self._aside else []
+                self._put(_Read(block, self._aside, windows))
                 if block is None:
                     return
         except BaseException as error:  # noqa: BLE001  (raised again where windows are used)
@@ -188,7 +207,7 @@ class WindowFeed:
         finally:
             self._reader.close()
 
-    def _put(self, item: Int16 | BaseException | None) -> None:
+    def _put(self, item: "_Item") -> None:
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=0.1)

@@ -65,6 +65,8 @@ class Transcriber:
         detector: voice activity.
         rows: windows decoded side by side; None for what fits the device.
         settings: how speech is cut into windows.
+        hear_aside: voice activity has threads of its own; by default where the model is not on
+            the CPU.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Transcriber:
         *,
         rows: int | None = None,
         settings: WindowSettings | None = None,
+        hear_aside: bool | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -82,6 +85,7 @@ class Transcriber:
         self.wake = threading.Event()
         self._detector = detector
         self._settings = settings or WindowSettings()
+        self._aside = model.device.type != "cpu" if hear_aside is None else hear_aside
         self._mel = LogMel(model.shape.n_mels, model.device)
         self._rules = TokenRules(vocabulary_of(tokenizer), timestamps=True, device=model.device)
         self._writer = Writer(model, tokenizer)
@@ -122,7 +126,7 @@ class Transcriber:
     def feed(self, reader: Reader, options: Options, clock: StageClock) -> WindowFeed:
         """The windows of an opened recording, to be entered before it is decoded."""
         return WindowFeed(
-            reader, options, self._detector, clock, self._settings, ready=self.wake.set
+            reader, options, self._detector, clock, self._settings, self.wake.set, self._aside
         )
 
     def recording(

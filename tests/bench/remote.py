@@ -28,6 +28,7 @@ from app.engine.service import Service
 from remote import protocol
 from remote.protocol import Acknowledge, Done, Message, Source, Transcribe
 from tests.bench.common import (
+    OUT,
     SAMPLE,
     Report,
     add_eval,
@@ -100,15 +101,25 @@ def transcribe(machine: str, files: Sequence[Path], codec: Codec | None = None) 
     return asyncio.run(_transcribe(machine, files, codec))
 
 
+def hour_mp3(source: Path, seconds: float) -> Path:
+    """An mp3 of exactly so many seconds: the source from its start, over and over; kept."""
+    target = OUT / f"{source.stem}-{seconds:.0f}.mp3"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_mp3(source, target.with_suffix(".part.mp3"), seconds)
+        target.with_suffix(".part.mp3").replace(target)
+    return target
+
+
 def write_mp3(source: Path, target: Path, seconds: float) -> None:
-    """An mp3 of exactly so many seconds: the source from its start, over and over."""
+    """Writes that file."""
     flac = target.with_suffix(".flac")
     write_flac(source, flac, seconds)
     with av.open(str(flac)) as reader, av.open(str(target), "w") as writer:
         stream = writer.add_stream("libmp3lame", rate=44_100, layout="stereo")
         stream.bit_rate = MP3_BIT_RATE
         resampler = av.AudioResampler("s16p", "stereo", 44_100, frame_size=1152)
-        for frame in [*reader.decode(audio=0)] if seconds < 60 else reader.decode(audio=0):
+        for frame in reader.decode(audio=0):
             for part in resampler.resample(frame):
                 writer.mux(stream.encode(part))
         for part in resampler.resample(None):
@@ -143,8 +154,7 @@ def _be(rig: Rig) -> None:
 
 def first(folder: Path, source: Path, options: Namespace) -> Report:
     """First text with a resident worker, and the whole against its slowest stage alone."""
-    mp3 = folder / "hour.mp3"
-    write_mp3(source, mp3, options.seconds)
+    mp3 = hour_mp3(source, options.seconds)
     firsts: list[float] = []
     with Rig(folder / "rig") as rig:
         _be(rig)
@@ -234,8 +244,7 @@ def _on_the_host(rig: Rig, path: Path) -> float:
 
 def slow(folder: Path, source: Path, options: Namespace) -> Report:
     """Bytes and wall time over a slow link, against sending the file as it is."""
-    mp3 = folder / "hour.mp3"
-    write_mp3(source, mp3, options.seconds)
+    mp3 = hour_mp3(source, options.seconds)
     size = mp3.stat().st_size
     link = {"mbits": (SLOW_MBITS, SLOW_MBITS), "delay_ms": (SLOW_DELAY_MS, SLOW_DELAY_MS)}
     ours: list[float] = []

@@ -101,7 +101,7 @@ def open_engine(model: str, *, progress: Callable[[int, int], None], **_: Any) -
     words = [vocabulary.encode(f" {word}", add_special_tokens=False).ids[0] for word in WORDS]
     transcriber = FixedSpeed(
         float(os.environ[SPEED]), Heard(tokenizer, words), tokenizer,
-        SpeechDetector.load("cpu"), rows=16, settings=WindowSettings(),
+        SpeechDetector.load("cpu"), rows=16, settings=WindowSettings(), hear_aside=True,
     )  # fmt: skip
     hello = Hello(
         PROTOCOL_MAJOR, PROTOCOL_MINOR, direct_transcribe.version(), model, "a stand-in",

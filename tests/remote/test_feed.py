@@ -39,12 +39,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Feeding(WindowFeed):
     """A feed whose test waits for it."""
 
-    def __init__(self, path: Path | str, options: Options = VAD) -> None:
+    def __init__(self, path: Path | str, options: Options = VAD, *, aside: bool = False) -> None:
         self.clock = StageClock()
         self.ready = threading.Event()
         source = Source("url" if isinstance(path, str) else "path", str(path))
         reader = open_source(source, options, self.clock)
-        super().__init__(reader, options, Loud(), self.clock, SHORT, self.ready.set)
+        super().__init__(reader, options, Loud(), self.clock, SHORT, self.ready.set, aside)
 
     def patiently(self) -> Iterator[Heard]:
         while not self.exhausted:
@@ -97,9 +97,12 @@ def reading() -> list[threading.Thread]:
     ],
     ids=lambda options: f"{options.windows} {options.channels}",
 )
-def test_the_windows_are_those_that_are_cut_by_hand(recording: Path, options: Options) -> None:
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_windows_are_those_that_are_cut_by_hand(
+    recording: Path, options: Options, aside: bool
+) -> None:
     expected = by_hand(recording, options)
-    with Feeding(recording, options) as feed:
+    with Feeding(recording, options, aside=aside) as feed:
         found = list(feed.patiently())
         assert feed.tracks == (2 if options.channels == "split" else 1)
     assert len(found) == len(expected) > 5
