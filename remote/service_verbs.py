@@ -22,6 +22,8 @@ FRONT_DOOR = Path(__file__).with_name("fast_transcribe.py")
 IDLE_EXIT_S = 3600.0
 """A worker that a client has started ends after an hour without work."""
 
+RECEIVE_NICE = 10
+
 DTYPES = ("float32", "float16", "bfloat16", "int8")
 
 
@@ -94,6 +96,8 @@ def _attach(options: argparse.Namespace) -> int:
 
 
 def _receive(options: argparse.Namespace) -> int:
+    if sys.platform != "win32":
+        os.nice(RECEIVE_NICE)  # audio comes in faster than it becomes text: text goes first
     return bridge.receive(options.spool)
 
 

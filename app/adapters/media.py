@@ -11,6 +11,7 @@ found again by its name.
 import hashlib
 import io
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,9 @@ from numpy.typing import NDArray
 from app.domain.blocks import BLOCK_S, Codec, CodedBlock
 from remote.audio import SAMPLE_RATE, AudioReader
 from remote.protocol import Block, ErrorCode, KnownError
+
+NICE = 10
+"""How far behind other work coding stands (nice(2)): it gets a tenth where both want a core."""
 
 _MOST_CODERS = 4
 """Opus is made at 600 times real time on one core: four feed any uplink that needs it."""
@@ -82,7 +86,7 @@ class Recordings:
 
     def __init__(self, coders: int | None = None) -> None:
         self._coders = coders or min(_MOST_CODERS, os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(self._coders, "coder")
+        self._pool = ThreadPoolExecutor(self._coders, "coder", initializer=_yield_to_others)
 
     def fingerprint(self, path: Path) -> str:
         """sha256 of the file's bytes, 64 hexadecimal digits.
@@ -201,6 +205,15 @@ class RecordingCut:
         # An end would look as if the recording were complete.
         if self._closed:
             raise KnownError(ErrorCode.CANCELLED, "The recording is not wanted any more.")
+
+
+def _yield_to_others() -> None:
+    """This thread takes what others leave, where the system has priorities of threads (Linux).
+
+    Coding an hour must not keep the first text, or the user's own work, waiting.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def code(samples: Int16, codec: Codec) -> CodedBlock:
