@@ -124,7 +124,8 @@ class _SpeechCutter:
         self._pad = settings.pad_ms * PER_MS
         self._pause = max(settings.max_pause_ms * PER_MS, 2 * self._pad)
         self._gap = round(settings.max_gap_s * SAMPLE_RATE)
-        self._longest = round(settings.max_window_s * SAMPLE_RATE)
+        self._longest = round(min(settings.first_window_s, settings.max_window_s) * SAMPLE_RATE)
+        self._longest_later = round(settings.max_window_s * SAMPLE_RATE)
         self._search = round(settings.cut_search_s * SAMPLE_RATE)
         self._count = 0
         self._last_end = 0  # of the last region placed, in this window or one before
@@ -216,6 +217,7 @@ class _SpeechCutter:
         room = self._longest - draft.length
         draft.extend(self._audio, self._last_end + min(pad, self._pad, room))
         self._count += 1
+        self._longest = self._longest_later
         return [draft.window(self._count - 1)]
 
 

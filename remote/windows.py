@@ -49,6 +49,7 @@ class WindowSettings:
             where that is longer.
         max_gap_s: a longer pause ends the window.
         max_window_s: the longest window, at most 30.
+        first_window_s: the longest first window, for an early first text.
         cut_search_s: speech without a pause is cut within this last part of the window, where
             the probability of speech is lowest.
     """
@@ -61,6 +62,7 @@ class WindowSettings:
     max_pause_ms: int = 1000
     max_gap_s: float = 15.0
     max_window_s: float = MAX_WINDOW_S
+    first_window_s: float = MAX_WINDOW_S
     cut_search_s: float = 8.0
 
     def __post_init__(self) -> None:
@@ -71,7 +73,8 @@ class WindowSettings:
             raise ValueError("a negative time")
         if not 1.0 <= self.max_window_s <= MAX_WINDOW_S:
             raise ValueError("max_window_s is not within 1 to 30 s")
-        if not 0.1 <= self.cut_search_s <= self.max_window_s - 0.5 - self.pad_ms / 1000:
+        shortest_s = min(self.first_window_s, self.max_window_s)
+        if not 0.1 <= self.cut_search_s <= shortest_s - 0.5 - self.pad_ms / 1000:
             raise ValueError("pad_ms and cut_search_s leave less than half a second of the window")
         if not 2 * self.pad_ms / 1000 <= self.max_gap_s <= 600.0:
             raise ValueError("max_gap_s is not within twice pad_ms and 600 s")

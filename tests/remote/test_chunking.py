@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from remote.chunking import Span, Window, Windower, WindowSettings
+from tests.remote.doubles import Loud
+from tests.remote.recordings import RATE
 
 FRAME = 512
 SECOND = 16_000
@@ -322,3 +324,13 @@ def test_the_caller_may_use_its_buffer_again() -> None:
     buffer[:] = 0
     (window,) = windower.finish()
     assert np.array_equal(window.samples, sound(SECOND))
+
+
+def test_the_first_window_may_be_shorter_than_the_others() -> None:
+    settings = WindowSettings(first_window_s=6.0, cut_search_s=2.0, max_window_s=12.0)
+    samples = np.full(RATE * 40, 3000, np.int16)
+    windower = Windower("vad", Loud(), settings)
+    lengths = [len(w.samples) / RATE for w in [*windower.push(samples), *windower.finish()]]
+    assert 4.0 <= lengths[0] <= 6.0
+    assert all(10.0 <= length <= 12.0 for length in lengths[1:-1])
+    assert sum(lengths) == pytest.approx(40.0, abs=0.5)
