@@ -5,6 +5,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -383,18 +384,20 @@ def test_what_nobody_comes_for_goes(tmp_path: Path, desk: HandDesk, clock: Hand)
 # ── a full disk ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
+    """Within the test: pytest itself writes before fixtures are taken down."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_job_for_which_there_is_no_room_is_refused(
-    worker: Worker, desk: HandDesk, full_disk: None
-) -> None:
-    answer = worker.accept(Transcribe("a", WAV))
+def test_a_job_for_which_there_is_no_room_is_refused(worker: Worker, desk: HandDesk) -> None:
+    with full_disk():
+        answer = worker.accept(Transcribe("a", WAV))
     assert isinstance(answer, Failed)
     assert (answer.seq, answer.code) == (0, ErrorCode.DISK_FULL)
     assert worker.jobs() == Jobs(())
