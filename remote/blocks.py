@@ -185,6 +185,17 @@ def _make_folder(folder: Path) -> None:
         _sync(folder.parent)
 
 
+def write_all(file: int, data: bytes) -> None:
+    """Every byte is written to the descriptor, however many calls that takes.
+
+    Raises:
+        OSError: some of them could not be.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
 def _sync(folder: Path) -> None:
     """Brings the names in a folder to the disk, where the system lets a folder be opened."""
     with suppress(OSError):

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from remote import protocol
-from remote.blocks import BlockFolder, serve_store
+from remote.blocks import BlockFolder, serve_store, write_all
 from remote.protocol import (
     ErrorCode,
     ExitCode,
@@ -92,7 +92,7 @@ def code_hash() -> str:
 
 def receive(spool: Path) -> int:
     """Serves the conversation of the block store on standard input and output."""
-    serve_store(partial(os.read, 0), partial(_write_all, 1), BlockFolder(spool / "blocks"))
+    serve_store(partial(os.read, 0), partial(write_all, 1), BlockFolder(spool / "blocks"))
     return ExitCode.OK
 
 
@@ -118,7 +118,7 @@ def attach(spool: Path, start: Sequence[str] | None) -> int:
     with worker, suppress(ConnectionError):  # either end may go at any time
         threading.Thread(target=_forward, args=(worker,), daemon=True).start()
         while data := worker.recv(_CHUNK_BYTES):
-            _write_all(1, data)
+            write_all(1, data)
     return ExitCode.OK
 
 
@@ -252,15 +252,9 @@ def refuse(error: KnownError) -> None:
     """Tells the client on standard output why there is no conversation."""
     line = protocol.encode(Failed("", 0, error.code, error.message, error.hint))
     with suppress(OSError):
-        _write_all(1, line)
+        write_all(1, line)
 
 
 def serve_command(program: Path, spool: Path, options: Sequence[str]) -> list[str]:
     """What starts a worker: this Python, and the front door with these options."""
     return [sys.executable, str(program), "serve", "--spool", str(spool), *options]
-
-
-def _write_all(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]

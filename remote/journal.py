@@ -32,6 +32,7 @@ from tenacity import (
 
 from remote import protocol
 from remote.block_audio import BlockList
+from remote.blocks import write_all
 from remote.protocol import Blocks, Done, Failed, Message, Progress, Segments, Transcribe
 from remote.sink import Past, Settled
 
@@ -257,7 +258,7 @@ class Journal:
     def _write_once(self, line: bytes, *, sync: bool) -> None:
         end = os.fstat(self._file).st_size
         try:
-            _write_all(self._file, line)
+            write_all(self._file, line)
             if sync:
                 os.fsync(self._file)
         except OSError as error:
@@ -272,12 +273,6 @@ class Journal:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
-
-
-def _write_all(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
 
 
 def _is_full(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from remote import protocol
+from remote.blocks import write_all
 from remote.bridge import code_hash, locked, socket_path
 from remote.conversation import Conversation
 from remote.desk import Desk
@@ -276,9 +277,4 @@ def take_stdio() -> tuple[Iterator[bytes], Callable[[bytes], None]]:
     up = os.dup(1)
     os.dup2(2, 1)
 
-    def send(line: bytes) -> None:
-        rest = memoryview(line)
-        while rest:
-            rest = rest[os.write(up, rest) :]
-
-    return protocol.lines(iter(partial(os.read, 0, _CHUNK_BYTES), b"")), send
+    return protocol.lines(iter(partial(os.read, 0, _CHUNK_BYTES), b"")), partial(write_all, up)

@@ -45,9 +45,6 @@ class EngineLink(Protocol):
         """
 
 
-LinkFactory = Callable[[], EngineLink]
-"""A new link, not opened yet."""
-
 Observer = Callable[[Event], None]
 """Is told every event, in order, on the loop's thread; it must not wait."""
 

@@ -217,10 +217,6 @@ class Service:
         self.cancel()
         self._leave()
 
-    async def close(self) -> None:
-        """Closes the library, once ``run`` has ended."""
-        await self._library.close()
-
     async def _stop(self) -> None:
         self._moved.set()
         for pipeline in tuple(self._running.values()):
